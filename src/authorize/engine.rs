@@ -1,0 +1,1 @@
+//! The decision path from a record to its outcome.

@@ -1,0 +1,1 @@
+//! Compact JWS and JWK; the only file that names the crypto libraries.

@@ -1,0 +1,1 @@
+//! Strict JSON by the contract's rules.

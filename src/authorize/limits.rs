@@ -1,0 +1,43 @@
+//! Every bound of the decision path, each with the harm it prevents. Limits that a person may set stand in the
+//! configuration and are bounded by these.
+
+/// Headers on a record. More would let one record buy unbounded work before anything is verified.
+pub const MAX_HEADERS: usize = 64;
+/// Bytes of one of the five context headers. A token is parsed and hashed whole: its size is the cost of refusing it.
+pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
+/// Bytes of all headers together, names and values, null as 0. Bounds what is copied to dead letters and hashed.
+pub const MAX_HEADER_BYTES: usize = 32 * 1024;
+/// Depth of JSON, the top object being 1. Deeper text would turn recursion into a stack overflow.
+pub const MAX_JSON_DEPTH: usize = 64;
+/// The largest magnitude of an integer in `action`, `resource` and `workflow`: 2^53 - 1, the last that every JSON
+/// reader holds exactly; past it two readers of one token would see two numbers.
+pub const MAX_SAFE_INTEGER: i64 = (1 << 53) - 1;
+/// The largest magnitude of a NumericDate, in seconds: 2^53, past which seconds are no longer whole.
+pub const MAX_NUMERIC_DATE: f64 = 9_007_199_254_740_992.0;
+/// Code points of a proof's `jti`. It is remembered, so it must be short.
+pub const MAX_JTI_CHARS: usize = 128;
+/// Names in `kafka.headers.names`; as many as a record may have.
+pub const MAX_SIGNED_NAMES: usize = 64;
+/// Nested `act`s of a Txn-Token, the outermost counted.
+pub const MAX_ACT_DEPTH: usize = 8;
+/// Sender, the countersignature's `sub` and its `act`s together. Bounds the policy evaluations that `parties` costs.
+pub const MAX_CHAIN: usize = 8;
+/// The smallest RSA modulus in bits that is taken.
+pub const MIN_RSA_BITS: usize = 2048;
+/// The largest RSA modulus in bits that is taken: verification costs the square of it, and a sender chooses `cnf.jwk`.
+pub const MAX_RSA_BITS: usize = 8192;
+/// Keys in one key set. A set is searched by `kid` and parsed whole on each change.
+pub const MAX_KEYS: usize = 1024;
+/// The default of `skew`, in seconds.
+pub const DEFAULT_SKEW_S: u32 = 30;
+/// The default of a proof's longest life, in seconds.
+pub const DEFAULT_PROOF_LIFE_S: u32 = 300;
+/// The default of `max_queue_time`, in seconds: a day.
+pub const DEFAULT_QUEUE_TIME_S: u32 = 86_400;
+/// The longest `max_queue_time`, in seconds, that a route with `trust_create_time` may have: its replay memory must
+/// live that much longer.
+pub const MAX_TRUSTED_QUEUE_TIME_S: u32 = 900;
+/// The default life of a countersignature, in seconds.
+pub const DEFAULT_RECEIPT_LIFE_S: u32 = 900;
+/// Bytes of the metadata string of a committed offset; the broker refuses more than 4,096.
+pub const MAX_OFFSET_METADATA: usize = 4000;

@@ -1,0 +1,18 @@
+//! The decision: a pure function from a record, the snapshots of a moment and `now` to an outcome and exactly one audit
+//! record. Limits: no IO, no clock, no randomness, no async; ids and moments are handed in.
+
+pub mod audit;
+pub mod context;
+pub mod decision;
+pub mod engine;
+pub mod identity;
+pub mod ids;
+pub mod jose;
+pub mod json;
+pub mod limits;
+pub mod policy;
+pub mod provenance;
+pub mod record;
+pub mod replay;
+pub mod request;
+pub mod trust;

@@ -1,0 +1,1 @@
+//! Cedar policies: loading, scope index, context projection, evaluation.

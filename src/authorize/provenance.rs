@@ -1,0 +1,1 @@
+//! Countersignatures: verify the chain, extend it.

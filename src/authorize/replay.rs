@@ -1,0 +1,1 @@
+//! Which proofs have been seen.

@@ -1,0 +1,1 @@
+//! Which action on which resource: from the proof, or by CEL expressions over the record.

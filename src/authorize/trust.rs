@@ -1,0 +1,1 @@
+//! The keys of each trust domain, for each kind of token.

@@ -1,0 +1,1 @@
+//! File and environment to a typed configuration; every mistake reported at once.

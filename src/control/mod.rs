@@ -1,0 +1,1 @@
+//! What is watched: trust, policies, entities, each as a versioned snapshot.

@@ -1,0 +1,1 @@
+//! What producers link: sign the context of a record.

@@ -1,0 +1,1 @@
+//! The stream: lanes, transactions, assignment, restore.

@@ -1,0 +1,1 @@
+//! OpenTelemetry set-up and one named event per fact.

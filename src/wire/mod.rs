@@ -1,0 +1,1 @@
+//! Translation between types and the bytes of records: audit, outgoing records. Pure.

@@ -1,0 +1,1 @@
+//! What workers link: verify countersignatures, carry the context on.
