@@ -1,1 +1,0 @@
-//! Which action on which resource: from the proof, or by CEL expressions over the record.
