@@ -1,0 +1,282 @@
+//! Making topics, writing records and reading them back, as a bystander of the program under test would. Every call
+//! waits with a bound and fails the test when it runs out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaErrorCode::QueueFull;
+use rdkafka::{Timestamp, producer::NoCustomPartitioner};
+
+use super::Broker;
+
+/// The bound of every wait here.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A record to be written.
+#[derive(Clone, Debug, Default)]
+pub struct NewRecord {
+    /// `None` leaves the choice to the key, by librdkafka's partitioner.
+    pub partition: Option<i32>,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// Milliseconds since 1970; `None` is the present.
+    pub timestamp: Option<i64>,
+}
+
+/// A record read back, owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub partition: i32,
+    pub offset: i64,
+    pub timestamp: Timestamp,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// What a group has committed for a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The offset of the record to be read next.
+    pub position: i64,
+    pub metadata: String,
+}
+
+impl Record {
+    /// The value of the first header of this name, as text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().find(|(known, _)| known == name)?;
+        std::str::from_utf8(value.as_deref()?).ok()
+    }
+}
+
+impl Broker {
+    /// Client settings with the address alone.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.bootstrap());
+        config
+    }
+
+    /// A name that no other test, and no earlier run on a lasting broker, has used.
+    pub fn unique(&self, stem: &str) -> String {
+        let id = uuid::Uuid::now_v7().simple().to_string();
+        format!("{stem}.{}", &id[id.len() - 12..])
+    }
+
+    /// Makes a topic and returns its unique name.
+    pub fn create_topic(&self, stem: &str, partitions: i32, settings: &[(&str, &str)]) -> String {
+        let name = self.unique(stem);
+        let mut topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+        for (setting, value) in settings {
+            topic = topic.set(setting, value);
+        }
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        let results = runtime.block_on(admin.create_topics([&topic], &options)).expect("the broker answers");
+        for result in results {
+            result.unwrap_or_else(|(topic, error)| panic!("topic `{topic}` was not made: {error}"));
+        }
+        name
+    }
+
+    /// Writes records, waits until the broker has them all, and tells each one's partition and offset.
+    pub fn produce(&self, topic: &str, records: &[NewRecord]) -> Vec<(i32, i64)> {
+        let receipts = Receipts(Mutex::new(vec![None; records.len()]));
+        let producer: BaseProducer<Receipts> = self
+            .client()
+            .set("linger.ms", "5")
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .create_with_context(receipts)
+            .expect("a producer");
+        for (index, record) in records.iter().enumerate() {
+            let mut outgoing = record.to_outgoing(topic, index);
+            while let Err((error, refused)) = producer.send(outgoing) {
+                assert_eq!(error, KafkaError::MessageProduction(QueueFull), "record {index} cannot be sent");
+                producer.poll(Duration::from_millis(1));
+                outgoing = refused;
+            }
+        }
+        drain(&producer);
+        let receipts = producer.context().0.lock().expect("no receipt panicked");
+        receipts.iter().map(|receipt| receipt.expect("every record has its receipt")).collect()
+    }
+
+    /// All committed records of a topic, by partition and offset; first waits until no transaction on it is open.
+    pub fn read_to_end(&self, topic: &str) -> Vec<Record> {
+        let (stable, all) = (self.reader("read_committed"), self.reader("read_uncommitted"));
+        let partitions = partitions_of(&stable, topic);
+        let settled = |partition| high_end(&stable, topic, partition) == high_end(&all, topic, partition);
+        wait_until("a transaction stays open", || (0..partitions).all(settled));
+        read(&stable, topic, partitions)
+    }
+
+    /// The records of a topic that a reader of committed records sees now, open transactions or not.
+    pub fn read_stable(&self, topic: &str) -> Vec<Record> {
+        let reader = self.reader("read_committed");
+        read(&reader, topic, partitions_of(&reader, topic))
+    }
+
+    /// The records of a topic, those of open and aborted transactions included.
+    pub fn read_uncommitted(&self, topic: &str) -> Vec<Record> {
+        let reader = self.reader("read_uncommitted");
+        read(&reader, topic, partitions_of(&reader, topic))
+    }
+
+    /// How many committed records a topic holds; first waits until no transaction on it is open.
+    pub fn count(&self, topic: &str) -> usize {
+        self.read_to_end(topic).len()
+    }
+
+    /// What a group has committed for each partition of a topic; a partition without a commit is left out.
+    pub fn committed(&self, group: &str, topic: &str) -> BTreeMap<i32, Committed> {
+        let reader: BaseConsumer = self
+            .client()
+            .set("group.id", group)
+            .set("isolation.level", "read_committed")
+            .create()
+            .expect("a consumer");
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition_range(topic, 0, partitions_of(&reader, topic) - 1);
+        let answered = reader.committed_offsets(asked, PATIENCE).expect("the group's offsets");
+        let elements = answered.elements();
+        let found = elements.iter().filter_map(|element| {
+            element.error().expect("a partition's offset");
+            let Offset::Offset(position) = element.offset() else { return None };
+            Some((element.partition(), Committed { position, metadata: element.metadata().to_owned() }))
+        });
+        found.collect()
+    }
+
+    fn reader(&self, isolation: &str) -> BaseConsumer {
+        self.client()
+            .set("group.id", self.unique("reader"))
+            .set("isolation.level", isolation)
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "error")
+            .set("fetch.wait.max.ms", "20")
+            .create()
+            .expect("a consumer")
+    }
+}
+
+/// Calls the producer until nothing is in flight. (`flush` takes 100 ms at least, whatever the broker does.)
+pub fn drain<C: ProducerContext<NoCustomPartitioner>>(producer: &BaseProducer<C>) {
+    wait_until("records stay undelivered", || {
+        producer.poll(Duration::from_millis(1));
+        producer.in_flight_count() == 0
+    });
+}
+
+fn read(reader: &BaseConsumer, topic: &str, partitions: i32) -> Vec<Record> {
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..partitions {
+        assignment.add_partition_offset(topic, partition, Offset::Beginning).expect("an assignment");
+    }
+    reader.assign(&assignment).expect("the partitions are assigned");
+    let mut unfinished: BTreeSet<i32> = (0..partitions).collect();
+    let mut records = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    while !unfinished.is_empty() {
+        assert!(
+            Instant::now() < deadline,
+            "partitions {unfinished:?} of `{topic}` were not read to their end"
+        );
+        match reader.poll(Duration::from_millis(100)) {
+            None => {}
+            // What arrives after a partition's end was seen belongs to a later reading.
+            Some(Ok(message)) if unfinished.contains(&message.partition()) => {
+                records.push(Record::from(&message))
+            }
+            Some(Ok(_)) => {}
+            Some(Err(KafkaError::PartitionEOF(partition))) => drop(unfinished.remove(&partition)),
+            Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownTopicOrPartition))) => {}
+            Some(Err(error)) => panic!("reading `{topic}`: {error}"),
+        }
+    }
+    records.sort_by_key(|record| (record.partition, record.offset));
+    records
+}
+
+fn partitions_of(reader: &BaseConsumer, topic: &str) -> i32 {
+    let mut partitions = 0;
+    wait_until("the topic is unknown", || {
+        let metadata = reader.fetch_metadata(Some(topic), PATIENCE).expect("the broker answers");
+        let known = metadata.topics().iter().find(|known| known.name() == topic && known.error().is_none());
+        partitions = known.map_or(0, |known| known.partitions().len());
+        partitions > 0
+    });
+    i32::try_from(partitions).expect("a partition count")
+}
+
+fn high_end(reader: &BaseConsumer, topic: &str, partition: i32) -> i64 {
+    reader.fetch_watermarks(topic, partition, PATIENCE).expect("the partition's ends").1
+}
+
+fn wait_until(harm: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "{harm} for more than {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+impl NewRecord {
+    fn to_outgoing<'a>(&'a self, topic: &'a str, index: usize) -> BaseRecord<'a, [u8], [u8], usize> {
+        let mut headers = OwnedHeaders::new_with_capacity(self.headers.len());
+        for (key, value) in &self.headers {
+            headers = headers.insert(Header { key, value: value.as_deref() });
+        }
+        let mut outgoing = BaseRecord::with_opaque_to(topic, index).headers(headers);
+        outgoing.partition = self.partition;
+        outgoing.key = self.key.as_deref();
+        outgoing.payload = self.value.as_deref();
+        outgoing.timestamp = self.timestamp;
+        outgoing
+    }
+}
+
+impl From<&BorrowedMessage<'_>> for Record {
+    fn from(message: &BorrowedMessage<'_>) -> Self {
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        Self {
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp: message.timestamp(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers: headers
+                .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+                .collect(),
+        }
+    }
+}
+
+/// Where the broker put each record, by the record's index.
+struct Receipts(Mutex<Vec<Option<(i32, i64)>>>);
+
+impl ClientContext for Receipts {}
+
+impl ProducerContext for Receipts {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
+        // A panic must not cross librdkafka: a record without a receipt fails the test later.
+        if let (Ok(message), Ok(mut receipts)) = (result, self.0.lock()) {
+            receipts[index] = Some((message.partition(), message.offset()));
+        }
+    }
+}
