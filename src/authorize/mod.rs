@@ -15,4 +15,5 @@ pub mod provenance;
 pub mod record;
 pub mod replay;
 pub mod request;
+pub mod traceparent;
 pub mod trust;

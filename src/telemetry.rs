@@ -1,1 +1,0 @@
-//! OpenTelemetry set-up and one named event per fact.

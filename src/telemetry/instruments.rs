@@ -1,0 +1,184 @@
+//! The metrics: one set of OpenTelemetry instruments, whoever reads them. Names, units and labels are listed in
+//! `docs/telemetry.md`, and a test holds the two together. Limits: a label value is a constant, a name of the
+//! configuration or a number of the broker; nothing that a sender chooses ever becomes one.
+
+use std::sync::Arc;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Histogram, Meter};
+
+use super::status::{LaneState, LaneStatus, Status};
+
+/// Upper bounds of the time buckets, in seconds, from 10 us (a decision from cached tokens) to 10 s.
+const SECONDS: [f64; 19] = [
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1,
+    0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// Upper bounds of the batch size buckets, in records.
+const RECORDS: [f64; 13] =
+    [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0];
+
+/// Every instrument that events write to. The gauges are read from [`Status`] when somebody looks.
+#[derive(Debug)]
+pub(super) struct Instruments {
+    pub decisions: Counter<u64>,
+    pub decision_duration: Histogram<f64>,
+    pub commit_duration: Histogram<f64>,
+    pub batch_records: Histogram<u64>,
+    pub token_cache_lookups: Counter<u64>,
+    pub transactions_aborted: Counter<u64>,
+    pub producers_replaced: Counter<u64>,
+    pub broker_away: Counter<u64>,
+    pub partitions_moved: Counter<u64>,
+    pub restore_duration: Histogram<f64>,
+    pub snapshot_loads: Counter<u64>,
+}
+
+impl Instruments {
+    /// Makes every instrument on `meter`; the gauges watch `status`.
+    pub fn new(meter: &Meter, status: &Arc<Status>) -> Self {
+        gauges(meter, status);
+        let seconds = |name: &'static str, description: &'static str| {
+            meter
+                .f64_histogram(name)
+                .with_unit("s")
+                .with_description(description)
+                .with_boundaries(SECONDS.to_vec())
+                .build()
+        };
+        let counter = |name: &'static str, description: &'static str| {
+            meter.u64_counter(name).with_description(description).build()
+        };
+        Self {
+            decisions: counter("countersign.decisions", "Decisions committed, by route, outcome and reason"),
+            decision_duration: seconds("countersign.decision.duration", "Time to decide one record"),
+            commit_duration: seconds("countersign.commit.duration", "Time to commit one batch"),
+            batch_records: meter
+                .u64_histogram("countersign.batch.records")
+                .with_unit("{record}")
+                .with_description("Records in one committed batch")
+                .with_boundaries(RECORDS.to_vec())
+                .build(),
+            token_cache_lookups: counter(
+                "countersign.token_cache.lookups",
+                "Look-ups of already verified tokens, by result",
+            ),
+            transactions_aborted: counter(
+                "countersign.transactions.aborted",
+                "Transactions given up and redone, by kind",
+            ),
+            producers_replaced: counter(
+                "countersign.producers.replaced",
+                "Transactional producers thrown away, by cause",
+            ),
+            broker_away: counter("countersign.broker.away", "Times that a lane lost its broker"),
+            partitions_moved: counter(
+                "countersign.partitions.moved",
+                "Partitions gained, given back and lost, by direction",
+            ),
+            restore_duration: seconds(
+                "countersign.restore.duration",
+                "Time to read back a partition's state",
+            ),
+            snapshot_loads: counter("countersign.snapshot.loads", "Attempts to load a snapshot, by result"),
+        }
+    }
+}
+
+fn gauges(meter: &Meter, status: &Arc<Status>) {
+    let watched = Arc::clone(status);
+    meter
+        .u64_observable_gauge("countersign.lag")
+        .with_unit("{record}")
+        .with_description("Records that wait behind the committed position")
+        .with_callback(move |observer| {
+            for lane in watched.read().lanes {
+                for ((topic, partition), owned) in lane.partitions {
+                    if let (Some(lag), Some(route)) = (owned.lag, owned.route) {
+                        let place = [
+                            KeyValue::new("route", route),
+                            KeyValue::new("topic", topic.to_string()),
+                            KeyValue::new("partition", i64::from(partition.0)),
+                        ];
+                        observer.observe(lag, &place);
+                    }
+                }
+            }
+        })
+        .build();
+    let watched = Arc::clone(status);
+    meter
+        .u64_observable_gauge("countersign.replay.entries")
+        .with_unit("{entry}")
+        .with_description("Proofs remembered against replay")
+        .with_callback(move |observer| {
+            for lane in watched.read().lanes {
+                for ((topic, partition), owned) in lane.partitions {
+                    let place = [
+                        KeyValue::new("topic", topic.to_string()),
+                        KeyValue::new("partition", i64::from(partition.0)),
+                    ];
+                    observer.observe(owned.replay_entries, &place);
+                }
+            }
+        })
+        .build();
+    lane_gauges(meter, status);
+    snapshot_gauges(meter, status);
+}
+
+fn lane_gauges(meter: &Meter, status: &Arc<Status>) {
+    let number = |lane: &LaneStatus| KeyValue::new("lane", i64::try_from(lane.lane).unwrap_or(i64::MAX));
+    let watched = Arc::clone(status);
+    meter
+        .u64_observable_gauge("countersign.lane.state")
+        .with_description("1 for the state that a lane is in, 0 for the others")
+        .with_callback(move |observer| {
+            for lane in watched.read().lanes {
+                for state in LaneState::ALL {
+                    let labels = [number(&lane), KeyValue::new("state", state.as_str())];
+                    observer.observe(u64::from(lane.state == state), &labels);
+                }
+            }
+        })
+        .build();
+    let watched = Arc::clone(status);
+    meter
+        .u64_observable_gauge("countersign.partitions.owned")
+        .with_unit("{partition}")
+        .with_description("Partitions that a lane owns")
+        .with_callback(move |observer| {
+            for lane in watched.read().lanes {
+                observer.observe(lane.partitions.len() as u64, &[number(&lane)]);
+            }
+        })
+        .build();
+}
+
+fn snapshot_gauges(meter: &Meter, status: &Arc<Status>) {
+    let watched = Arc::clone(status);
+    meter
+        .f64_observable_gauge("countersign.snapshot.age")
+        .with_unit("s")
+        .with_description("Time since the snapshot that decides was loaded")
+        .with_callback(move |observer| {
+            for snapshot in watched.read().snapshots {
+                if let Some(age) = snapshot.age {
+                    observer.observe(age.as_secs_f64(), &[KeyValue::new("snapshot", snapshot.kind.as_str())]);
+                }
+            }
+        })
+        .build();
+    let watched = Arc::clone(status);
+    meter
+        .u64_observable_gauge("countersign.snapshot.stale")
+        .with_description("1 while a newer snapshot was refused and an older one decides")
+        .with_callback(move |observer| {
+            for snapshot in watched.read().snapshots {
+                let labels = [KeyValue::new("snapshot", snapshot.kind.as_str())];
+                observer.observe(u64::from(snapshot.stale), &labels);
+            }
+        })
+        .build();
+}
