@@ -12,6 +12,21 @@
 //! (`authorize`), the outcome and its audit record become bytes (`wire`), and the lane commits them with the consumed
 //! offset in one transaction.
 
+#![warn(unreachable_pub)]
+// What an input can make fail is an error with a name, never a panic; and a closed pipe is no reason to die, as it would
+// be with `println!`. Tests may.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::print_stdout,
+        clippy::print_stderr
+    )
+)]
+
 pub mod authorize;
 pub mod cli;
 pub mod config;
