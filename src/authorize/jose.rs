@@ -1,1 +1,0 @@
-//! Compact JWS and JWK; the only file that names the crypto libraries.

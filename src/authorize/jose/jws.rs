@@ -1,0 +1,210 @@
+//! A compact JWS taken apart (RFC 7515, section 7.1), by the contract's rules for every token. Limits: nothing is
+//! verified here; what comes out is only well formed.
+
+use serde_json::Value;
+
+use super::super::json::{self, JsonError};
+use super::{TokenKind, base64url};
+
+/// JOSE header parameters that would let a token choose its own key or its own rules (contract, section 2).
+const FORBIDDEN: [&str; 6] = ["crit", "jku", "x5u", "x5c", "jwk", "b64"];
+
+/// Why bytes are no compact JWS of their kind: a sentence that never holds a part of the token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JwsError {
+    /// Not three parts between dots.
+    #[error("does not have the three parts of a compact JWS")]
+    Parts,
+    /// A part is not base64url.
+    #[error("{0} is not base64url without padding")]
+    Base64(&'static str),
+    /// The JOSE header or the payload is not a strict JSON object.
+    #[error("{0} {1}")]
+    Json(&'static str, JsonError),
+    /// `typ` is absent or of another kind.
+    #[error("`typ` must be `{0}`")]
+    Typ(&'static str),
+    /// `alg` is absent or no string.
+    #[error("`alg` must be a string")]
+    Alg,
+    /// `kid` is no string.
+    #[error("`kid` must be a string")]
+    Kid,
+    /// A forbidden JOSE parameter.
+    #[error("the JOSE header parameter `{0}` is not allowed")]
+    Forbidden(&'static str),
+}
+
+/// A compact JWS, parsed and not verified.
+#[derive(Clone)]
+pub struct Jws<'t> {
+    alg: String,
+    kid: Option<String>,
+    payload: Vec<u8>,
+    signing_input: &'t [u8],
+    signature: Vec<u8>,
+}
+
+impl<'t> Jws<'t> {
+    /// Takes a token of that kind apart. The caller bounds its size (contract, section 2: 8 KiB).
+    ///
+    /// # Errors
+    /// The first rule that it breaks; every one of them means `context_malformed`. An `alg` that is a string is never
+    /// one of them: `none` is well formed, and refused later as an algorithm.
+    pub fn parse(token: &'t [u8], kind: TokenKind) -> Result<Self, JwsError> {
+        let mut parts = token.split(|b| *b == b'.');
+        let (Some(header), Some(payload), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(JwsError::Parts);
+        };
+        let signing_input = token.get(..header.len() + 1 + payload.len()).ok_or(JwsError::Parts)?;
+        let header = base64url(header).ok_or(JwsError::Base64("the JOSE header"))?;
+        let payload = base64url(payload).ok_or(JwsError::Base64("the payload"))?;
+        let signature = base64url(signature).ok_or(JwsError::Base64("the signature"))?;
+        let header = json::parse_object(&header).map_err(|e| JwsError::Json("the JOSE header", e))?;
+        if let Some(name) = FORBIDDEN.into_iter().find(|name| header.contains_key(*name)) {
+            return Err(JwsError::Forbidden(name));
+        }
+        let typ = header.get("typ").and_then(Value::as_str).ok_or(JwsError::Typ(kind.typ()))?;
+        if !is_typ(typ, kind) {
+            return Err(JwsError::Typ(kind.typ()));
+        }
+        let alg = header.get("alg").and_then(Value::as_str).ok_or(JwsError::Alg)?.to_owned();
+        let kid = match header.get("kid") {
+            None => None,
+            Some(Value::String(kid)) => Some(kid.clone()),
+            Some(_) => return Err(JwsError::Kid),
+        };
+        Ok(Self { alg, kid, payload, signing_input, signature })
+    }
+
+    /// `alg` as it is written: perhaps of no algorithm that exists here.
+    pub fn alg(&self) -> &str {
+        &self.alg
+    }
+
+    /// `kid`, if the token has one.
+    pub fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    /// The decoded payload.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// What is signed: header and payload as they are written, with the dot between them.
+    pub fn signing_input(&self) -> &'t [u8] {
+        self.signing_input
+    }
+
+    /// The decoded signature.
+    pub fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+}
+
+// By hand: a signature completes a live credential, and must not reach a log.
+impl std::fmt::Debug for Jws<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Jws").field("alg", &self.alg).field("kid", &self.kid).finish_non_exhaustive()
+    }
+}
+
+/// RFC 7515, section 4.1.9: a media type, compared without case, whose `application/` may be left out.
+fn is_typ(typ: &str, kind: TokenKind) -> bool {
+    const PREFIX: &str = "application/";
+    let short = match typ.get(..PREFIX.len()) {
+        Some(prefix) if prefix.eq_ignore_ascii_case(PREFIX) => typ.get(PREFIX.len()..).unwrap_or_default(),
+        _ => typ,
+    };
+    short.eq_ignore_ascii_case(kind.typ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    fn token(header: &str) -> String {
+        format!("{}.{}.AQ", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode("{}"))
+    }
+
+    fn parse(header: &str) -> Result<(), JwsError> {
+        Jws::parse(token(header).as_bytes(), TokenKind::WorkloadProof).map(drop)
+    }
+
+    #[test]
+    fn typ_ignores_case_and_may_carry_its_prefix() {
+        for typ in ["wpt+jwt", "WPT+JWT", "application/wpt+jwt", "Application/Wpt+jwt"] {
+            assert_eq!(parse(&format!(r#"{{"alg":"none","typ":"{typ}"}}"#)), Ok(()), "{typ}");
+        }
+        for typ in [
+            "wit+jwt",
+            "JWT",
+            "",
+            "application/",
+            "text/wpt+jwt",
+            "application/application/wpt+jwt",
+            "äpplication/",
+        ] {
+            let got = parse(&format!(r#"{{"alg":"ES256","typ":"{typ}"}}"#));
+            assert_eq!(got, Err(JwsError::Typ("wpt+jwt")), "{typ}");
+        }
+        assert_eq!(parse(r#"{"alg":"ES256"}"#), Err(JwsError::Typ("wpt+jwt")));
+    }
+
+    #[test]
+    fn parameters_that_choose_keys_or_rules_are_refused_whatever_they_hold() {
+        for name in ["crit", "jku", "x5u", "x5c", "jwk", "b64"] {
+            for value in ["null", "[]", "true", "\"a\""] {
+                let header = format!(r#"{{"alg":"ES256","typ":"wpt+jwt","{name}":{value}}}"#);
+                assert!(matches!(parse(&header), Err(JwsError::Forbidden(n)) if n == name), "{header}");
+            }
+        }
+        assert_eq!(parse(r#"{"alg":"ES256","typ":"wpt+jwt","cty":1}"#), Ok(()));
+    }
+
+    #[test]
+    fn alg_and_kid_are_strings() {
+        for header in
+            [r#"{"typ":"wpt+jwt"}"#, r#"{"typ":"wpt+jwt","alg":null}"#, r#"{"typ":"wpt+jwt","alg":1}"#]
+        {
+            assert_eq!(parse(header), Err(JwsError::Alg), "{header}");
+        }
+        for kid in ["null", "1", "[]"] {
+            assert_eq!(
+                parse(&format!(r#"{{"typ":"wpt+jwt","alg":"ES256","kid":{kid}}}"#)),
+                Err(JwsError::Kid)
+            );
+        }
+        assert_eq!(parse(r#"{"typ":"wpt+jwt","alg":"","kid":""}"#), Ok(()));
+    }
+
+    #[test]
+    fn a_compact_jws_has_three_base64url_parts() {
+        let good = token(r#"{"alg":"none","typ":"wpt+jwt"}"#);
+        let kind = TokenKind::WorkloadProof;
+        let (head, _) = good.rsplit_once('.').unwrap();
+        assert!(Jws::parse(format!("{head}.").as_bytes(), kind).unwrap().signature().is_empty());
+        for bad in [
+            String::new(),
+            "a.b".into(),
+            head.to_owned(),
+            format!("{good}."),
+            format!("{good}="),
+            format!(" {good}"),
+            format!("{good}\n"),
+            format!("{head}.A"),
+            format!("{head}.AR"),
+            format!(".{good}"),
+        ] {
+            assert!(Jws::parse(bad.as_bytes(), kind).is_err(), "{bad}");
+        }
+        let jws = Jws::parse(good.as_bytes(), kind).unwrap();
+        assert_eq!(jws.signing_input(), head.as_bytes());
+        assert!(!format!("{jws:?}").contains("signature"));
+    }
+}
