@@ -127,12 +127,15 @@ impl Telemetry {
     pub fn start(settings: Settings) -> Result<Self, TelemetryError> {
         let resource = resource(&settings);
         let registry = prometheus::Registry::new();
-        let mut meters = SdkMeterProvider::builder()
-            .with_resource(resource.clone())
-            .with_reader(opentelemetry_prometheus::exporter().with_registry(registry.clone()).build()?)
-            .with_view(|_: &Instrument| {
-                Stream::builder().with_cardinality_limit(MAX_LABEL_SETS).build().ok()
-            });
+        // One program, one scope: its name on every series would only cost.
+        let scraped = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .scope_info_enabled(false)
+            .build()?;
+        let mut meters =
+            SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(scraped).with_view(
+                |_: &Instrument| Stream::builder().with_cardinality_limit(MAX_LABEL_SETS).build().ok(),
+            );
         let mut traces = None;
         let mut logs = None;
         if let Some(endpoint) = &settings.otlp {

@@ -1,0 +1,24 @@
+//! One named event per fact: its log line, its counter and its place in the status are written together, so that they
+//! cannot disagree. Limits: an event holds names of the configuration, numbers, codes and the words of the broker;
+//! no token, no key, no header and no sentence that a sender had a part in.
+//!
+//! What concerns records is emitted only after their transaction was committed: nothing is shown before.
+
+mod gate;
+mod lanes;
+mod records;
+
+use std::time::Duration;
+
+pub use gate::{GateStarted, GateStopped, ServerListening, SnapshotLoaded, SnapshotRefused, TopicCreated};
+pub use lanes::{
+    BrokerAway, LaneAssigned, LanePaused, LaneResumed, LaneRevoked, LaneStopped, PartitionRestored,
+};
+pub use records::{
+    AbortKind, BatchCommitted, Decided, PartitionProgress, ProducerReplaced, ReplaceCause, TokenCacheUsed,
+    TransactionAborted,
+};
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,85 @@
+//! Every event once, with plausible facts: what a gate would show in a short life.
+
+use std::time::{Duration, SystemTime};
+
+use countersign::authorize::decision::Reason;
+use countersign::authorize::ids::{Coordinates, DecisionId, Offset, Partition, Realm, Topic, WorkloadId};
+use countersign::authorize::traceparent::TraceParent;
+use countersign::telemetry::events::*;
+use countersign::telemetry::{SnapshotKind, Telemetry, TopicPartition};
+
+pub const ROUTE: &str = "payments";
+pub const SOURCE: &str = "payments.commands";
+
+pub fn partition(number: i32) -> TopicPartition {
+    (Topic::parse(SOURCE).unwrap(), Partition(number))
+}
+
+pub fn coordinates(offset: i64) -> Coordinates {
+    Coordinates { topic: Topic::parse(SOURCE).unwrap(), partition: Partition(3), offset: Offset(offset) }
+}
+
+pub fn decided<'a>(
+    source: &'a Coordinates,
+    parent: Option<TraceParent>,
+    denied: Option<Reason>,
+) -> Decided<'a> {
+    Decided {
+        route: ROUTE,
+        source,
+        parent,
+        id: DecisionId("01980000-0000-7000-8000-000000000001".parse().unwrap()),
+        denied,
+        started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        took: Duration::from_micros(250),
+    }
+}
+
+/// A gate that is ready: one lane, one partition, every snapshot.
+pub fn ready(telemetry: &Telemetry) {
+    let realm = Realm::parse("prod").unwrap();
+    let gate = WorkloadId::parse("spiffe://example.org/gate/payments").unwrap();
+    GateStarted { realm: &realm, gate: &gate, lanes: 1 }.emit(telemetry);
+    for snapshot in SnapshotKind::ALL {
+        SnapshotLoaded { snapshot, version: "v1" }.emit(telemetry);
+    }
+    LaneAssigned { lane: 0, partitions: &[partition(3)] }.emit(telemetry);
+    let took = Duration::from_millis(40);
+    PartitionRestored { lane: 0, partition: &partition(3), replay_entries: 7, took }.emit(telemetry);
+}
+
+/// Every event there is; at the end the gate is ready and owns partition 3.
+pub fn everything(telemetry: &Telemetry) {
+    ready(telemetry);
+    ServerListening { address: "127.0.0.1:9464".parse().unwrap() }.emit(telemetry);
+    TopicCreated { topic: &Topic::parse("payments.commands.replay").unwrap(), partitions: 4 }.emit(telemetry);
+    decided(&coordinates(11), None, None).emit(telemetry);
+    for reason in Reason::ALL {
+        decided(&coordinates(12), None, Some(*reason)).emit(telemetry);
+    }
+    BatchCommitted { lane: 0, records: 30, commit: Duration::from_millis(4) }.emit(telemetry);
+    PartitionProgress { lane: 0, route: ROUTE, partition: &partition(3), lag: Some(5), replay_entries: 30 }
+        .emit(telemetry);
+    TokenCacheUsed { hits: 28, misses: 2 }.emit(telemetry);
+    let problem = "broker transport failure";
+    for kind in AbortKind::ALL {
+        TransactionAborted { lane: 0, kind, records: 3, problem }.emit(telemetry);
+    }
+    for cause in ReplaceCause::ALL {
+        ProducerReplaced { lane: 0, cause, attempt: 1, problem }.emit(telemetry);
+    }
+    BrokerAway { lane: 0, problem }.emit(telemetry);
+    LanePaused { lane: 0, reason: "the source topic grew" }.emit(telemetry);
+    LaneResumed { lane: 0 }.emit(telemetry);
+    SnapshotRefused { snapshot: SnapshotKind::Policy, problem: "policy `a` has no id" }.emit(telemetry);
+    LaneAssigned { lane: 0, partitions: &[partition(4), partition(5)] }.emit(telemetry);
+    LaneRevoked { lane: 0, partitions: &[partition(4)], lost: false }.emit(telemetry);
+    LaneRevoked { lane: 0, partitions: &[partition(5)], lost: true }.emit(telemetry);
+}
+
+/// The end of a gate's life.
+pub fn the_end(telemetry: &Telemetry) {
+    LaneStopped { lane: 0, problem: None }.emit(telemetry);
+    LaneStopped { lane: 0, problem: Some("fenced by another instance") }.emit(telemetry);
+    GateStopped.emit(telemetry);
+}
