@@ -1,1 +1,154 @@
-//! The audit record of one decision, and the Merkle range of a partition's audit tree.
+//! The audit record of one decision: who asked for what, what was found, which policy decided, and where the record
+//! stood (contract, section 9). Limits: a plain value; its bytes are made in `wire`, and no token ever stands in it.
+
+use serde::{Deserialize, Serialize};
+
+/// One decision, as auditors read it. Moments are milliseconds since the Unix epoch; digests are base64url(SHA-256);
+/// what could not be established before the record was denied is `None` or empty, never guessed from unverified claims.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditRecord {
+    /// The decision's id, a UUIDv7; `jti` of the countersignature where one was made.
+    pub decision_id: String,
+    /// `forward` or `deny`.
+    pub outcome: String,
+    /// The reason of a denial (contract, section 8).
+    pub reason: Option<String>,
+    /// The sentence that goes with it.
+    pub detail: Option<String>,
+    /// The realm of the cluster.
+    pub realm: String,
+    /// The source topic.
+    pub topic: String,
+    /// The source partition.
+    pub partition: i32,
+    /// The source offset.
+    pub offset: i64,
+    /// The record's own timestamp.
+    pub timestamp: Option<i64>,
+    /// Who set it: `LogAppendTime`, `CreateTime` or `NoTimestampType`.
+    pub timestamp_type: String,
+    /// *E*, the moment at which authenticity was judged.
+    pub accepted: i64,
+    /// *N*, the moment at which authority was judged.
+    pub decided: i64,
+    /// The gate that decided.
+    pub gate: String,
+    /// The route by which it decided.
+    pub route: String,
+    /// The verified sender.
+    pub sender: Option<String>,
+    /// Whether the sender proved itself; false on the word of the topic's access control alone.
+    pub proven: bool,
+    /// `sub` of the verified Txn-Token.
+    pub subject: Option<String>,
+    /// The trust domain in which `subject` is unique.
+    pub subject_domain: Option<String>,
+    /// The senders before this one, newest first, from the verified countersignature.
+    pub chain: Vec<String>,
+    /// The topic that the incoming countersignature was made out for.
+    pub continues_from: Option<String>,
+    /// `txn` of the verified Txn-Token.
+    pub transaction: Option<String>,
+    /// Its `scope`, sorted.
+    pub scope: Vec<String>,
+    /// The action decided about.
+    pub action: Option<AuditAction>,
+    /// The resource decided about.
+    pub resource: Option<AuditResource>,
+    /// The workflow as the sender states it.
+    pub workflow: Option<AuditWorkflow>,
+    /// The context as evaluated, as JSON text, configured paths masked.
+    pub context: Option<String>,
+    /// The paths that were masked.
+    pub masked: Vec<String>,
+    /// The determining policies, sorted by id.
+    pub policies: Vec<String>,
+    /// The policies that errored.
+    pub errors: Vec<AuditError>,
+    /// The step-ups that policies asked for, sorted by policy id.
+    pub step_ups: Vec<String>,
+    /// The digest of the policy bundle in force.
+    pub bundle: String,
+    /// Its version, where it names one.
+    pub bundle_version: Option<String>,
+    /// What the gate had read of each thing it watches.
+    pub control: Vec<AuditControl>,
+    /// The hash of each token that the record carried.
+    pub token_hashes: Vec<AuditTokenHash>,
+    /// The digest of the key; `None` is null.
+    pub key_digest: Option<String>,
+    /// The digest of the value; `None` is null.
+    pub value_digest: Option<String>,
+    /// The trace id of a well-formed `traceparent`; correlation only, never evidence.
+    pub trace_id: Option<String>,
+    /// The place of this record in the audit tree of the source partition, from 0.
+    pub leaf_index: i64,
+}
+
+/// An AuthZEN action, its properties as JSON text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditAction {
+    /// Its name.
+    pub name: String,
+    /// Its properties, as JSON text.
+    pub properties: Option<String>,
+}
+
+/// An AuthZEN resource, its properties as JSON text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditResource {
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its id.
+    pub id: String,
+    /// Its properties, as JSON text.
+    pub properties: Option<String>,
+}
+
+/// A workflow (contract, section 5).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditWorkflow {
+    /// Its id.
+    pub id: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The step it is at.
+    pub step: String,
+    /// Its state.
+    pub state: String,
+    /// The attempt, from 0.
+    pub attempt: Option<i64>,
+    /// When it started, in seconds since the Unix epoch.
+    pub started_at: Option<f64>,
+    /// When it must be done, in seconds since the Unix epoch.
+    pub deadline: Option<f64>,
+}
+
+/// A policy that errored while it was evaluated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditError {
+    /// The policy's id.
+    pub policy: String,
+    /// Cedar's message.
+    pub message: String,
+}
+
+/// The version of one watched thing: `trust`, `policy`, `entities`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditControl {
+    /// Which thing.
+    pub name: String,
+    /// The digest of its content.
+    pub version: String,
+}
+
+/// The hash of one token header.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditTokenHash {
+    /// The header's canonical name.
+    pub header: String,
+    /// base64url(SHA-256(value)).
+    pub sha256: String,
+}

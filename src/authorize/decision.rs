@@ -46,6 +46,22 @@ pub enum Stage {
     StepUp,
 }
 
+impl Stage {
+    /// The stage's name, as it stands in Kafka Connect's headers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Context => "context",
+            Self::Identity => "identity",
+            Self::Chain => "chain",
+            Self::Standing => "standing",
+            Self::Request => "request",
+            Self::Policy => "policy",
+            Self::Delivery => "delivery",
+            Self::StepUp => "step-up",
+        }
+    }
+}
+
 reasons! {
     /// A header that the route requires is absent.
     ContextMissing = "context_missing" in Context,

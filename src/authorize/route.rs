@@ -151,8 +151,38 @@ pub enum Compatibility {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::authorize::limits;
+
+    /// A route from `payments.commands` with every default.
+    pub(crate) fn plain() -> Route {
+        let topic = |name: &str| Topic::parse(name).unwrap();
+        Route {
+            name: "payments".to_owned(),
+            from: vec![topic("payments.commands")],
+            to: topic("payments.authorized"),
+            denied: topic("payments.denied"),
+            audit: topic("payments.audit"),
+            require_transaction: true,
+            require_countersignature: false,
+            unproven: None,
+            token_expiry: TokenExpiry::Accepted,
+            trust_create_time: false,
+            skew_s: limits::DEFAULT_SKEW_S,
+            proof_life_s: limits::DEFAULT_PROOF_LIFE_S,
+            max_queue_time_s: limits::DEFAULT_QUEUE_TIME_S,
+            receipt_life_s: limits::DEFAULT_RECEIPT_LIFE_S,
+            continues_from: None,
+            replay: ReplayRule::Partition,
+            partitioner: Partitioner::Murmur2,
+            principal: Party::Sender,
+            parties: Vec::new(),
+            mapping: Mapping::default(),
+            compatibility: None,
+            mask: Vec::new(),
+        }
+    }
 
     #[test]
     fn murmur2_agrees_with_the_java_client() {

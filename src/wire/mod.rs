@@ -1,1 +1,6 @@
-//! Translation between types and the bytes of records: audit, outgoing records. Pure.
+//! Translation between types and the bytes of records: audit records, forwarded records, dead letters. Pure. Limits:
+//! nothing here decides; what may leave is handed in as a decision.
+
+pub mod audit;
+pub mod outgoing;
+pub mod redact;
