@@ -2,6 +2,7 @@
 //! record. Limits: no IO, no clock, no randomness, no async; ids and moments are handed in.
 
 pub mod audit;
+pub mod carried;
 pub mod context;
 pub mod decision;
 pub mod engine;

@@ -12,14 +12,15 @@ const CRYPTOGRAPHIC_CRATES: [&str; 3] = ["aws_lc_rs", "aws_lc_sys", "ed25519_dal
 const UNSAFE: &str = "src/stream/kafka_ffi.rs";
 
 /// Where a Kafka client may be named.
-const KAFKA: [&str; 8] = [
+const KAFKA: [&str; 9] = [
     "src/stream/kafka.rs",
     "src/stream/kafka/",
     "src/stream/kafka_ffi.rs",
     "src/stream/admin.rs",
     "src/control/",
     "src/review/",
-    "src/producer.rs",
+    "src/producer/",
+    "src/worker/kafka.rs",
     "src/cli/",
 ];
 const KAFKA_CRATES: [&str; 2] = ["rdkafka", "rdkafka_sys"];

@@ -1,1 +1,0 @@
-//! What producers link: sign the context of a record.
