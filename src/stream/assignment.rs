@@ -1,0 +1,154 @@
+//! The partitions that a lane owns: what it has read, what it remembers, and how far each has come from being gained to
+//! being ready. Limits: no calls to the log; [`super::restore`] makes a partition ready, [`super::lane`] uses it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::checkpoint::{Checkpoint, CheckpointError};
+use super::decider::Remembered;
+use crate::authorize::ids::{Offset, Position, UnixMillis};
+
+/// How far a partition has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    /// Its stable committed position is asked for.
+    Locating(Locating),
+    /// Its position and tree are known; a barrier has to be written to its replay partition.
+    Opening(Position),
+    /// Its replay partition is read up to the barrier.
+    Reading(Reading),
+    /// Its records are decided.
+    Ready,
+    /// It cannot be decided until a person has done something; the sentence says what.
+    Refused(String),
+}
+
+/// The search for a stable committed position.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Locating {
+    /// Not asked again before this time.
+    pub not_before: Duration,
+    /// Whether the writers of the last position have been fenced already.
+    pub fenced: bool,
+    /// How often the position was missing although the partition had been worked on.
+    pub missing: u32,
+}
+
+/// The reading of a replay partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// What for.
+    pub purpose: Purpose,
+    /// The lane's own barrier: all that was committed before it has been read when this offset is reached.
+    pub barrier: Offset,
+    /// What is read next.
+    pub next: Position,
+    /// How often the position was missing before.
+    pub missing: u32,
+}
+
+/// Why a replay partition is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To restore the memory; the position to go on from.
+    Restore(Position),
+    /// To see whether the partition has been worked on before, since nothing stands beside its position, which is
+    /// `None` where there is none at all. `traces` as soon as something was found.
+    Probe {
+        /// The position, where a person has set one.
+        position: Option<Position>,
+        /// Whether there is anything.
+        traces: bool,
+    },
+}
+
+/// A partition that a lane owns.
+#[derive(Debug)]
+pub struct Owned<S> {
+    /// How far it has come.
+    pub stage: Stage,
+    /// What is remembered of it.
+    pub state: S,
+    /// The committed position at which `state` stands; `None` before it is restored.
+    pub position: Option<Position>,
+    /// The first offset that has not been taken into a batch.
+    pub next: Position,
+    /// The replay records within the window: their offsets, and the newest acceptance in each.
+    window: VecDeque<(Offset, UnixMillis)>,
+    /// The offset after the last replay record known.
+    replay_end: Position,
+}
+
+impl<S: Remembered> Owned<S> {
+    /// A partition just gained: nothing is known of it.
+    pub fn gained() -> Self {
+        Self {
+            stage: Stage::Locating(Locating::default()),
+            state: S::default(),
+            position: None,
+            next: Position(0),
+            window: VecDeque::new(),
+            replay_end: Position(0),
+        }
+    }
+
+    /// Whether its records are decided.
+    pub fn is_ready(&self) -> bool {
+        self.stage == Stage::Ready
+    }
+
+    /// Drops what the open batch did, and looks for the committed position again.
+    pub fn rewind(&mut self) {
+        self.state.abort();
+        if self.is_ready() {
+            self.stage = Stage::Locating(Locating::default());
+        }
+    }
+
+    /// Forgets everything, to be restored to `position`.
+    pub fn reset(&mut self, checkpoint: &Checkpoint) -> Result<(), super::decider::DecideError> {
+        self.state = S::default();
+        self.state.restore_tree(checkpoint.leaves, checkpoint.peaks.clone())?;
+        self.position = None;
+        self.window.clear();
+        self.replay_end = checkpoint.window();
+        Ok(())
+    }
+
+    /// A replay record at `offset` is part of what is remembered.
+    pub fn remember(&mut self, offset: Offset, newest: UnixMillis) {
+        self.window.push_back((offset, newest));
+        self.passed(offset);
+    }
+
+    /// The replay partition reaches past `offset`.
+    pub fn passed(&mut self, offset: Offset) {
+        self.replay_end = self.replay_end.max(offset.next());
+    }
+
+    /// The partition is ready from `position` on.
+    pub fn ready(&mut self, position: Position) {
+        self.stage = Stage::Ready;
+        self.position = Some(position);
+        self.next = position;
+    }
+
+    /// Forgets proofs that were accepted before `before`.
+    pub fn forget(&mut self, before: UnixMillis) {
+        self.state.forget(before);
+        while self.window.front().is_some_and(|(_, newest)| *newest < before) {
+            self.window.pop_front();
+        }
+    }
+
+    /// Where a successor must begin to read.
+    pub fn window_start(&self) -> Position {
+        self.window.front().map_or(self.replay_end, |(offset, _)| Position(offset.0))
+    }
+
+    /// The metadata of a position committed now.
+    pub fn metadata(&self, writers: &[String]) -> Result<String, CheckpointError> {
+        let (leaves, peaks) = self.state.tree();
+        Checkpoint { writers: writers.to_vec(), window_start: self.window_start().0, leaves, peaks }.encode()
+    }
+}

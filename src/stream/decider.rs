@@ -1,0 +1,106 @@
+//! The seam between a lane and what decides: a record goes in, effects come out, and what is remembered of a partition
+//! follows the transaction. Limits: no Kafka here; lane tests use a trivial decider, a gate uses the engine.
+
+use bytes::Bytes;
+
+use crate::authorize::ids::{Digest, Partition, Topic, UnixMillis};
+use crate::authorize::record::{Header, Record};
+
+/// A record to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The topic.
+    pub topic: Topic,
+    /// The partition, always explicit.
+    pub partition: Partition,
+    /// The timestamp; `None` lets the client set the present time.
+    pub timestamp: Option<UnixMillis>,
+    /// The key; `None` is null.
+    pub key: Option<Bytes>,
+    /// The value; `None` is null.
+    pub value: Option<Bytes>,
+    /// The headers, in order.
+    pub headers: Vec<Header>,
+}
+
+/// What one decision makes: all of it is written, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Effects {
+    /// The forwarded record or the dead letter.
+    pub outcome: Outgoing,
+    /// The audit record.
+    pub audit: Outgoing,
+}
+
+/// What earlier tries have shown about a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery {
+    /// Nothing: decide it.
+    Open,
+    /// Its outcome was refused by the log: deny it as `undeliverable`.
+    Undeliverable(String),
+    /// Its dead letter was refused too: deny it, and write the dead letter without its value.
+    Bare(String),
+}
+
+/// Why a record could not be turned into effects: a fault of the gate, not of the record. The lane stops the partition.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DecideError(pub String);
+
+/// What a batch adds to the replay memory of a partition, as one record of the replay topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayBatch {
+    /// The record's value.
+    pub value: Vec<u8>,
+    /// The newest moment of acceptance in it: past that and the window, nothing in it matters.
+    pub newest: UnixMillis,
+}
+
+/// What is remembered of a partition. Changes since `begin` are kept by `commit` and dropped by `abort`.
+pub trait Remembered: Default {
+    /// Opens a layer for a batch.
+    fn begin(&mut self);
+    /// The batch was committed.
+    fn commit(&mut self);
+    /// The batch did not happen.
+    fn abort(&mut self);
+    /// The proofs that the open batch adds, or `None` where it adds none.
+    fn replay_batch(&self) -> Option<ReplayBatch>;
+    /// Takes in the value of one record of the replay topic and returns the newest moment of acceptance in it.
+    fn load(&mut self, value: &[u8]) -> Result<UnixMillis, DecideError>;
+    /// Forgets proofs that were accepted before `before`.
+    fn forget(&mut self, before: UnixMillis);
+    /// How many proofs are remembered.
+    fn remembered(&self) -> usize;
+    /// The audit tree as the open batch sees it: its size and its peaks, largest first.
+    fn tree(&self) -> (u64, Vec<Digest>);
+    /// Sets the audit tree of a partition that was just gained.
+    fn restore_tree(&mut self, size: u64, peaks: Vec<Digest>) -> Result<(), DecideError>;
+}
+
+/// How many partitions a topic has, as far as the lane has been told; at least 1.
+pub trait PartitionCounts {
+    /// Of this topic.
+    fn of(&self, topic: &Topic) -> i32;
+}
+
+/// What decides.
+pub trait Decider {
+    /// What it remembers of a partition.
+    type State: Remembered;
+    /// Pins the snapshots that every decision of the coming batch uses, at the moment `now`.
+    fn open_batch(&mut self, now: UnixMillis);
+    /// Decides one record.
+    fn decide(
+        &mut self,
+        record: &Record,
+        delivery: &Delivery,
+        counts: &dyn PartitionCounts,
+        state: &mut Self::State,
+    ) -> Result<Effects, DecideError>;
+    /// The batch was committed: what it decided may be shown.
+    fn committed(&mut self) {}
+    /// The batch did not happen: what it decided must not be shown.
+    fn aborted(&mut self) {}
+}

@@ -1,0 +1,199 @@
+//! The seam between a lane and the log: reading, one transaction, positions, and reading state back. Limits: nothing
+//! here decides when to call what; [`super::lane`] does. One implementation speaks to Kafka ([`super::kafka`]), one
+//! keeps everything in memory ([`super::memory`]) and fails where a plan says so.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::decider::Outgoing;
+use crate::authorize::ids::{Offset, Partition, Position, Topic};
+use crate::authorize::record::Record;
+
+/// One partition of one topic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicPartition {
+    /// The topic.
+    pub topic: Topic,
+    /// The partition.
+    pub partition: Partition,
+}
+
+impl TopicPartition {
+    /// The partition in which a record stands.
+    pub fn of(record: &Record) -> Self {
+        Self { topic: record.source.topic.clone(), partition: record.source.partition }
+    }
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.topic, self.partition)
+    }
+}
+
+/// What a poll brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Nothing within the time given.
+    Idle,
+    /// A record of a partition that is resumed.
+    Record(Record),
+    /// Partitions gained. They are paused and have no position until the lane seeks and resumes them.
+    Assigned(Vec<TopicPartition>),
+    /// Partitions given up in order.
+    Revoked(Vec<TopicPartition>),
+    /// Partitions that may already belong to another: the group had given up on this member.
+    Lost(Vec<TopicPartition>),
+}
+
+/// What went wrong, for a person.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{call}: {detail}")]
+pub struct Cause {
+    /// The call of the seam.
+    pub call: &'static str,
+    /// The log's own words.
+    pub detail: String,
+}
+
+/// Whether the producer can be used for another transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProducerFate {
+    /// After an abort, yes.
+    Usable,
+    /// No: a request is unanswered, and what it did is unknown.
+    Unclear,
+    /// No: the log has refused it as one that another replaced. That proves no successor: the only owner of an id
+    /// whose transaction timed out is told the same.
+    Fenced,
+}
+
+/// The three fates of a failed call.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// Nothing happened; the call may be made again.
+    #[error("{0}")]
+    Retriable(Cause),
+    /// The transaction must end without effect, and reading goes back to the stable committed positions.
+    #[error("{cause}")]
+    AbortAndRewind {
+        /// Why.
+        cause: Cause,
+        /// What becomes of the producer.
+        producer: ProducerFate,
+    },
+    /// The membership is gone for good: the lane ends.
+    #[error("{0}")]
+    Fatal(Cause),
+}
+
+impl LogError {
+    /// What went wrong.
+    pub fn cause(&self) -> &Cause {
+        match self {
+            Self::Retriable(cause) | Self::AbortAndRewind { cause, .. } | Self::Fatal(cause) => cause,
+        }
+    }
+}
+
+/// Which record of a batch an appended record belongs to, to find it again in a delivery report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tag {
+    /// The outcome of the batch's record with this index.
+    Outcome(usize),
+    /// The audit record of the batch's record with this index.
+    Audit(usize),
+    /// A record of the replay topic; the index is the caller's. Its offset comes back with the commit.
+    Replay(usize),
+}
+
+/// A record that the log will never take as it is: too large, a refused timestamp, a null key in a compacted topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which one.
+    pub tag: Tag,
+    /// The log's own words.
+    pub why: String,
+    /// Whether the log named this record, or only the group of records that it was sent with.
+    pub certain: bool,
+}
+
+/// A position to commit, with its metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// Of which partition.
+    pub of: TopicPartition,
+    /// Where reading goes on.
+    pub position: Position,
+    /// At most [`crate::authorize::limits::MAX_OFFSET_METADATA`] bytes.
+    pub metadata: String,
+}
+
+/// What the log knows of a partition's committed position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Committed {
+    /// Stable: no open transaction can still change it.
+    At(Position, String),
+    /// None was ever committed, or it has been forgotten.
+    Missing,
+    /// A transaction that has sent a position is still open.
+    Unsettled,
+}
+
+/// The offsets of the appended records with [`Tag::Replay`], by their index.
+pub type Receipts = BTreeMap<usize, Offset>;
+
+/// The log as a lane uses it. INVARIANT: no transaction is open while `poll` runs, so a rebalance, which is served
+/// inside `poll`, never finds one.
+pub trait Log {
+    /// Makes the producer ready, ending whatever its id had left open, and then joins the group.
+    fn join(&mut self) -> Result<(), LogError>;
+    /// Waits for at most `wait` for one event.
+    fn poll(&mut self, wait: Duration) -> Result<Event, LogError>;
+    /// Stops the delivery of records of these partitions.
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError>;
+    /// Moves reading to `position` and lets records of the partition come.
+    fn resume_at(&mut self, partition: &TopicPartition, position: Position) -> Result<(), LogError>;
+
+    /// Takes the group's metadata of this moment, and opens a transaction.
+    fn begin(&mut self) -> Result<(), LogError>;
+    /// Adds a record to the open transaction. It may be refused later: see [`Log::refusals`].
+    fn append(&mut self, tag: Tag, record: &Outgoing) -> Result<(), LogError>;
+    /// Adds positions to the open transaction, fenced by the group's metadata.
+    fn send_positions(&mut self, marks: &[Mark]) -> Result<(), LogError>;
+    /// Commits: after success all of it has happened.
+    fn commit(&mut self) -> Result<Receipts, LogError>;
+    /// Aborts: after success none of it has happened. Without an open transaction, nothing.
+    fn abort(&mut self) -> Result<(), LogError>;
+    /// The records that were refused since this was last asked.
+    fn refusals(&mut self) -> Vec<Refusal>;
+    /// Replaces the producer by a new one of the same id, which ends the old one's transaction.
+    fn renew(&mut self) -> Result<(), LogError>;
+    /// The transactional ids that this lane writes with.
+    fn writers(&self) -> Vec<String>;
+
+    /// The committed positions, waiting for at most `wait` for stable ones.
+    fn committed(
+        &mut self,
+        partitions: &[TopicPartition],
+        wait: Duration,
+    ) -> Result<BTreeMap<TopicPartition, Committed>, LogError>;
+    /// The metadata of committed positions, open transactions disregarded: of use only to find out who wrote them.
+    fn unsettled_metadata(&mut self, partitions: &[TopicPartition]) -> Result<Vec<String>, LogError>;
+    /// Ends whatever the producer of another id has left open.
+    fn fence(&mut self, writer: &str) -> Result<(), LogError>;
+    /// The first offset that is there, and the one after the last.
+    fn bounds(&mut self, partition: &TopicPartition) -> Result<(Position, Position), LogError>;
+    /// Begins to read partitions back, committed records only, each from an offset or from the first after it that is
+    /// there; replaces what was read back before. With nothing to read the reader is put away.
+    fn read_back(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError>;
+    /// The next record read back.
+    fn next_back(&mut self, wait: Duration) -> Result<Option<Record>, LogError>;
+    /// How many partitions a topic has.
+    fn partition_count(&mut self, topic: &Topic) -> Result<i32, LogError>;
+    /// The offset after the last record known to be there, without asking; for the lag.
+    fn known_end(&self, partition: &TopicPartition) -> Option<Position>;
+    /// Begins to leave the group; `poll` then brings the revocation.
+    fn leave(&mut self);
+}
