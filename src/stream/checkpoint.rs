@@ -51,7 +51,12 @@ impl Checkpoint {
             for writer in &self.writers {
                 cbor.str(writer)?;
             }
-            cbor.u8(1)?.i64(self.window_start)?.u8(2)?.u64(self.leaves)?.u8(3)?.array(self.peaks.len() as u64)?;
+            cbor.u8(1)?
+                .i64(self.window_start)?
+                .u8(2)?
+                .u64(self.leaves)?
+                .u8(3)?
+                .array(self.peaks.len() as u64)?;
             for peak in &self.peaks {
                 cbor.bytes(&peak.0)?;
             }

@@ -1,36 +1,9 @@
 //! The seam between a lane and what decides: a record goes in, effects come out, and what is remembered of a partition
 //! follows the transaction. Limits: no Kafka here; lane tests use a trivial decider, a gate uses the engine.
 
-use bytes::Bytes;
-
-use crate::authorize::ids::{Digest, Partition, Topic, UnixMillis};
-use crate::authorize::record::{Header, Record};
-
-/// A record to be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outgoing {
-    /// The topic.
-    pub topic: Topic,
-    /// The partition, always explicit.
-    pub partition: Partition,
-    /// The timestamp; `None` lets the client set the present time.
-    pub timestamp: Option<UnixMillis>,
-    /// The key; `None` is null.
-    pub key: Option<Bytes>,
-    /// The value; `None` is null.
-    pub value: Option<Bytes>,
-    /// The headers, in order.
-    pub headers: Vec<Header>,
-}
-
-/// What one decision makes: all of it is written, or none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Effects {
-    /// The forwarded record or the dead letter.
-    pub outcome: Outgoing,
-    /// The audit record.
-    pub audit: Outgoing,
-}
+use crate::authorize::ids::{Digest, Topic, UnixMillis};
+use crate::authorize::record::Record;
+use crate::wire::outgoing::Effects;
 
 /// What earlier tries have shown about a record.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! The seam over rdkafka: one consumer, one producer, and readers made when a partition is gained. Limits: it classifies
 //! what goes wrong and leaves it to the lane what to do; `unsafe` stands in [`super::kafka_ffi`].
 
+pub mod settings;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,14 +15,14 @@ use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProd
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
-use super::decider::Outgoing;
+use self::settings::{Delivery, KafkaSettings};
 use super::kafka_ffi::{self, TransactionError};
-use super::kafka_settings::{Delivery, KafkaSettings};
 use super::log::{
     Cause, Committed, Event, Log, LogError, Mark, ProducerFate, Receipts, Refusal, Tag, TopicPartition,
 };
 use crate::authorize::ids::{Coordinates, Offset, Partition, Position, Topic, UnixMillis};
 use crate::authorize::record::{Header, Record, TimestampType};
+use crate::wire::outgoing::Outgoing;
 
 /// How long one request to a broker may take where nothing else bounds it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -214,12 +216,7 @@ impl Log for KafkaLog {
     fn resume_at(&mut self, partition: &TopicPartition, position: Position) -> Result<(), LogError> {
         // A seek makes whatever was fetched before it outdated, so no record of the old place can come any more.
         self.consumer
-            .seek(
-                partition.topic.as_str(),
-                partition.partition.0,
-                KafkaOffset::Offset(position.0),
-                PATIENCE,
-            )
+            .seek(partition.topic.as_str(), partition.partition.0, KafkaOffset::Offset(position.0), PATIENCE)
             .map_err(|error| retriable("seek", &error))?;
         self.consumer
             .resume(&list_of(std::slice::from_ref(partition)))
@@ -507,12 +504,7 @@ impl ClientContext for Membership {
 impl ConsumerContext for Membership {
     /// Runs on the lane's thread, inside `poll`. INVARIANT: no transaction is open then (see [`Log`]), so a partition
     /// can be given up at once; the lane drops what it had read of it when it takes the event, before anything else.
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        err: RDKafkaRespErr,
-        list: &mut TopicPartitionList,
-    ) {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let partitions = partitions_of(list);
         if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             // They start at their end and paused, so nothing comes before the lane has restored their state and
@@ -709,12 +701,7 @@ fn read_committed(
     Ok(found)
 }
 
-fn set(
-    found: &mut BTreeMap<TopicPartition, Committed>,
-    topic: &str,
-    partition: i32,
-    committed: Committed,
-) {
+fn set(found: &mut BTreeMap<TopicPartition, Committed>, topic: &str, partition: i32, committed: Committed) {
     let place = found
         .iter_mut()
         .find(|(of, _)| of.topic.as_str() == topic && of.partition.0 == partition)

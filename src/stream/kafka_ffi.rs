@@ -1,5 +1,6 @@
 //! What rdkafka 0.39's safe interface lacks or gets wrong, in calls to librdkafka; the only file with `unsafe`. Limits:
 //! no decisions; each function says why the safe way does not do.
+#![expect(unsafe_code, reason = "calls to librdkafka; each says why it is sound")]
 
 use std::ffi::{CStr, CString};
 use std::time::Duration;

@@ -11,12 +11,13 @@ use bytes::Bytes;
 
 use super::assignment::{Locating, Owned, Stage};
 use super::clock::Clock;
-use super::decider::{Decider, Delivery, Outgoing, PartitionCounts, Remembered as _};
+use super::decider::{Decider, Delivery, PartitionCounts, Remembered as _};
 use super::log::{Cause, Event, Log, LogError, Mark, ProducerFate, Refusal, Tag, TopicPartition};
 use super::restore::ENTRIES_KEY;
 use super::status::{LaneStatus, Phase};
 use crate::authorize::ids::{Coordinates, Topic, UnixMillis};
 use crate::authorize::record::Record;
+use crate::wire::outgoing::Outgoing;
 
 /// Where a partition without a committed position begins, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

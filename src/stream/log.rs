@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::decider::Outgoing;
 use crate::authorize::ids::{Offset, Partition, Position, Topic};
 use crate::authorize::record::Record;
+use crate::wire::outgoing::Outgoing;
 
 /// One partition of one topic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,5 +1,5 @@
 //! The stream: lanes that read, decide and commit in one transaction, and bring the state of gained partitions back
-//! first. Limits: it decides nothing itself; only `kafka*` and `topics` name rdkafka.
+//! first. Limits: it decides nothing itself; only `kafka*` and `admin` name rdkafka.
 //!
 //! [`lane`] is the thread, [`log`] its seam to Kafka ([`kafka`]), [`decider`] its seam to the
 //! engine; [`assignment`] and [`restore`] are how a partition becomes ready, [`checkpoint`] what stands beside its
@@ -11,7 +11,6 @@ pub mod clock;
 pub mod decider;
 pub mod kafka;
 pub mod kafka_ffi;
-pub mod kafka_settings;
 pub mod lane;
 pub mod log;
 mod restore;

@@ -8,14 +8,15 @@ use std::time::Duration;
 use super::assignment::{Locating, Owned, Purpose, Reading, Stage};
 use super::checkpoint::Checkpoint;
 use super::clock::Clock;
-use super::decider::{Decider, Outgoing, Remembered as _};
+use super::decider::{Decider, Remembered as _};
 use super::lane::{Lane, Start, before};
 use super::log::{Committed, Log, LogError, Mark, Tag, TopicPartition};
 use crate::authorize::ids::{Position, Topic};
 use crate::authorize::record::Record;
+use crate::wire::outgoing::Outgoing;
 
 /// The key of a replay record that holds proofs.
-pub const ENTRIES_KEY: &[u8] = b"entries";
+pub(super) const ENTRIES_KEY: &[u8] = b"entries";
 /// The key of a barrier: written together with the partition's position.
 const BARRIER_KEY: &[u8] = b"barrier";
 /// The key of a barrier without a position: it only marks an end to read to, and is no trace of earlier work.
@@ -58,8 +59,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     /// Asks for the stable committed positions.
     fn locate(&mut self) -> Result<(), LogError> {
         let now = self.clock.elapsed();
-        let due =
-            self.stages(|stage| matches!(stage, Stage::Locating(search) if search.not_before <= now));
+        let due = self.stages(|stage| matches!(stage, Stage::Locating(search) if search.not_before <= now));
         if due.is_empty() {
             return Ok(());
         }
@@ -293,7 +293,8 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             None => "its committed position is gone".to_owned(),
             Some(position) => format!("position {position} was committed by something else than a gate"),
         };
-        let replay = self.replay_topic(of).map_or_else(|_| "replay topic".to_owned(), |topic| topic.to_string());
+        let replay =
+            self.replay_topic(of).map_or_else(|_| "replay topic".to_owned(), |topic| topic.to_string());
         self.refuse(
             of,
             format!(

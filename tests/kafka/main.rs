@@ -6,3 +6,4 @@ mod support;
 
 mod broker_truth;
 mod harness;
+mod lanes;
