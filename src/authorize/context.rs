@@ -1,1 +1,330 @@
-//! Headers to claimed context: sizes, names and the shape of each token. Limits: nothing here is believed yet.
+//! Headers to claimed context: the whole stage `context` (contract, sections 2 and 8), in its order: sizes, names, what
+//! is missing, the shape of each token. Limits: nothing here is believed yet. What comes out is well formed, and says
+//! nothing about who wrote it.
+
+use std::sync::Arc;
+
+use super::claims::{Countersigned, Identity, Malformed, ProofClaims, Transaction, check_grant};
+use super::decision::{Denial, Reason};
+use super::ids::{Digest, TrustDomain, WorkloadId};
+use super::jose::{Jws, TokenKind, token_hash};
+use super::limits::{MAX_HEADER_BYTES, MAX_HEADERS, MAX_TOKEN_BYTES};
+use super::record::Record;
+use super::route::Route;
+use super::token_cache::{Kept, TokenCache};
+
+/// The context that a record claims: tokens of the right form.
+#[derive(Debug)]
+pub struct Claimed<'r> {
+    pub(super) sender: ClaimedSender<'r>,
+    pub(super) transaction: Option<Carried<'r, Transaction>>,
+    pub(super) countersignature: Option<Carried<'r, Countersigned>>,
+    /// The hash of a step-up grant, whose form was checked.
+    pub(super) grant: Option<Digest>,
+}
+
+/// Who the record says has sent it.
+#[derive(Debug)]
+pub(super) enum ClaimedSender<'r> {
+    /// With identity and proof.
+    Signed {
+        identity: Carried<'r, Identity>,
+        proof: Jws<'r>,
+        claims: ProofClaims,
+        /// The hash of the WPT.
+        proof_hash: Digest,
+    },
+    /// With neither, on a route that says whom to take it from (contract, section 2.4).
+    Unproven(WorkloadId),
+}
+
+/// A token that many records may carry.
+pub(super) struct Carried<'r, T> {
+    pub(super) claims: Arc<T>,
+    /// The hash of the token.
+    pub(super) hash: Digest,
+    /// The version of the trust that its signature was verified under before, if it was.
+    pub(super) verified_under: Option<Digest>,
+    token: &'r [u8],
+    jws: Option<Jws<'r>>,
+}
+
+impl<'r, T> Carried<'r, T> {
+    /// The token taken apart: kept from the first reading, or read again where the cache had made that unnecessary.
+    pub(super) fn jws(&self, kind: TokenKind) -> Result<Jws<'r>, Denial> {
+        match &self.jws {
+            Some(jws) => Ok(jws.clone()),
+            None => Jws::parse(self.token, kind).map_err(|e| malformed(kind, &Malformed(e.to_string()))),
+        }
+    }
+}
+
+// By hand: the token is a live credential.
+impl<T: std::fmt::Debug> std::fmt::Debug for Carried<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Carried")
+            .field("claims", &self.claims)
+            .field("hash", &self.hash)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The values of the five, by kind.
+#[derive(Default, Clone, Copy)]
+struct Tokens<'r> {
+    values: [Option<&'r [u8]>; 5],
+}
+
+impl<'r> Tokens<'r> {
+    fn get(&self, kind: TokenKind) -> Option<&'r [u8]> {
+        self.values.get(kind as usize).copied().flatten()
+    }
+}
+
+impl<'r> Claimed<'r> {
+    /// Reads the context of a record. The cache spares the reading of tokens that were verified before.
+    ///
+    /// # Errors
+    /// The first failure of the stage: `context_too_large`, `context_malformed` or `context_missing`.
+    pub fn read(record: &'r Record, route: &Route, cache: &TokenCache) -> Result<Self, Denial> {
+        check_sizes(record)?;
+        let tokens = tokens(record)?;
+        let unproven = unproven(record, route, &tokens)?;
+        check_missing(route, &tokens, unproven.is_some())?;
+
+        let kind = TokenKind::WorkloadIdentity;
+        let identity = match (&unproven, tokens.get(kind)) {
+            (None, Some(token)) => Some(carried(
+                kind,
+                token,
+                cache,
+                |kept| match kept {
+                    Kept::Identity(identity) => Some(identity),
+                    _ => None,
+                },
+                |payload, _| Identity::read(payload),
+            )?),
+            _ => None,
+        };
+        let proof = match tokens.get(TokenKind::WorkloadProof) {
+            Some(token) => Some(read_proof(token, route, &tokens)?),
+            None => None,
+        };
+        let sender = match (unproven, identity, proof) {
+            (Some(sender), _, _) => ClaimedSender::Unproven(sender),
+            (None, Some(identity), Some((proof, claims, proof_hash))) => {
+                ClaimedSender::Signed { identity, proof, claims, proof_hash }
+            }
+            // Found missing above.
+            _ => return Err(missing("the identity and the proof of its sender")),
+        };
+        let domain = match &sender {
+            ClaimedSender::Signed { identity, .. } => identity.claims.subject.trust_domain().clone(),
+            ClaimedSender::Unproven(sender) => sender.trust_domain().clone(),
+        };
+        let transaction = match tokens.get(TokenKind::Transaction) {
+            Some(token) => Some(read_transaction(token, domain, cache)?),
+            None => None,
+        };
+        let countersignature = match tokens.get(TokenKind::Countersignature) {
+            Some(token) => Some(read_countersignature(token, transaction.is_some(), cache)?),
+            None => None,
+        };
+        let grant = match tokens.get(TokenKind::StepUpGrant) {
+            Some(token) => {
+                let kind = TokenKind::StepUpGrant;
+                let jws = parse(token, kind)?;
+                check_grant(jws.payload()).map_err(|e| malformed(kind, &e))?;
+                Some(token_hash(token))
+            }
+            None => None,
+        };
+        Ok(Self { sender, transaction, countersignature, grant })
+    }
+
+    /// Whether the record carries a token of that kind.
+    pub fn carries(&self, kind: TokenKind) -> bool {
+        self.hash(kind).is_some()
+    }
+
+    /// The hash of the token of that kind, if the record carries one.
+    pub fn hash(&self, kind: TokenKind) -> Option<Digest> {
+        match (kind, &self.sender) {
+            (TokenKind::WorkloadIdentity, ClaimedSender::Signed { identity, .. }) => Some(identity.hash),
+            (TokenKind::WorkloadProof, ClaimedSender::Signed { proof_hash, .. }) => Some(*proof_hash),
+            (TokenKind::WorkloadIdentity | TokenKind::WorkloadProof, ClaimedSender::Unproven(_)) => None,
+            (TokenKind::Transaction, _) => self.transaction.as_ref().map(|token| token.hash),
+            (TokenKind::Countersignature, _) => self.countersignature.as_ref().map(|token| token.hash),
+            (TokenKind::StepUpGrant, _) => self.grant,
+        }
+    }
+}
+
+/// The bounds that hold before anything is parsed (contract, section 2).
+fn check_sizes(record: &Record) -> Result<(), Denial> {
+    let too_large = |detail: String| Err(Denial::new(Reason::ContextTooLarge, detail));
+    if record.headers.len() > MAX_HEADERS {
+        return too_large(format!("the record has more than {MAX_HEADERS} headers"));
+    }
+    let mut total = 0_usize;
+    for header in &record.headers {
+        let size = header.value.as_ref().map_or(0, |value| value.len());
+        if let Some(kind) = TokenKind::of_header(&header.name)
+            && size > MAX_TOKEN_BYTES
+        {
+            let name = kind.header_name();
+            return too_large(format!("the header `{name}` is larger than {MAX_TOKEN_BYTES} bytes"));
+        }
+        total = total.saturating_add(header.name.len()).saturating_add(size);
+    }
+    if total > MAX_HEADER_BYTES {
+        return too_large(format!("the headers together are larger than {MAX_HEADER_BYTES} bytes"));
+    }
+    Ok(())
+}
+
+/// Finds the five, and refuses their names in another case, twice, or with a null value.
+fn tokens(record: &Record) -> Result<Tokens<'_>, Denial> {
+    let mut tokens = Tokens::default();
+    for header in &record.headers {
+        let Some(kind) = TokenKind::of_header(&header.name) else { continue };
+        let name = kind.header_name();
+        let refuse = |problem: &str| {
+            Err(Denial::new(Reason::ContextMalformed, format!("the header `{name}` {problem}")))
+        };
+        if header.name != name.as_bytes() {
+            return refuse("is written in another case");
+        }
+        let Some(value) = &header.value else { return refuse("is null") };
+        match tokens.values.get_mut(kind as usize) {
+            Some(place @ None) => *place = Some(value),
+            _ => return refuse("is there twice"),
+        }
+    }
+    Ok(tokens)
+}
+
+/// Whom a record with neither WIT nor WPT is taken to be from, if the route says so (contract, section 2.4). It may not
+/// carry what such a sender cannot have, nor what a denial leaves behind.
+fn unproven(record: &Record, route: &Route, tokens: &Tokens<'_>) -> Result<Option<WorkloadId>, Denial> {
+    let signed = [TokenKind::WorkloadIdentity, TokenKind::WorkloadProof];
+    let (None, Some(sender)) = (signed.into_iter().find_map(|kind| tokens.get(kind)), &route.unproven) else {
+        return Ok(None);
+    };
+    for kind in [TokenKind::Countersignature, TokenKind::StepUpGrant] {
+        if tokens.get(kind).is_some() {
+            let name = kind.header_name();
+            let detail = format!("the header `{name}` needs a sender that proves itself");
+            return Err(Denial::new(Reason::ContextMalformed, detail));
+        }
+    }
+    // In any case, as the gate removes them: put back by hand, a denial must not come in as that identity.
+    let left_behind = |name: &[u8]| {
+        let starts = |prefix: &[u8]| name.get(..prefix.len()).is_some_and(|n| n.eq_ignore_ascii_case(prefix));
+        let suffix = b"-redacted";
+        let ends = name.len().checked_sub(suffix.len()).and_then(|from| name.get(from..));
+        starts(b"denied-") || starts(b"original-") || ends.is_some_and(|end| end.eq_ignore_ascii_case(suffix))
+    };
+    if record.headers.iter().any(|header| left_behind(&header.name)) {
+        let detail = "the record carries the headers of a denial and no proof of its sender";
+        return Err(Denial::new(Reason::ContextMalformed, detail));
+    }
+    Ok(Some(sender.clone()))
+}
+
+fn check_missing(route: &Route, tokens: &Tokens<'_>, unproven: bool) -> Result<(), Denial> {
+    let needed = [
+        (TokenKind::WorkloadIdentity, !unproven),
+        (TokenKind::WorkloadProof, !unproven),
+        (TokenKind::Transaction, route.require_transaction),
+        (TokenKind::Countersignature, route.require_countersignature),
+    ];
+    match needed.into_iter().find(|(kind, needed)| *needed && tokens.get(*kind).is_none()) {
+        Some((kind, _)) => Err(missing(&format!("the header `{}`", kind.header_name()))),
+        None => Ok(()),
+    }
+}
+
+fn missing(what: &str) -> Denial {
+    Denial::new(Reason::ContextMissing, format!("the record lacks {what}"))
+}
+
+fn malformed(kind: TokenKind, problem: &Malformed) -> Denial {
+    Denial::new(Reason::ContextMalformed, format!("the `{}` {problem}", kind.header_name()))
+}
+
+fn parse(token: &[u8], kind: TokenKind) -> Result<Jws<'_>, Denial> {
+    Jws::parse(token, kind).map_err(|e| malformed(kind, &Malformed(e.to_string())))
+}
+
+/// A token from the cache, or read.
+fn carried<'r, T>(
+    kind: TokenKind,
+    token: &'r [u8],
+    cache: &TokenCache,
+    found: impl FnOnce(Kept) -> Option<Arc<T>>,
+    read: impl FnOnce(&[u8], Digest) -> Result<T, Malformed>,
+) -> Result<Carried<'r, T>, Denial> {
+    let hash = token_hash(token);
+    if let Some((kept, trust)) = cache.get(&hash)
+        && let Some(claims) = found(kept)
+    {
+        return Ok(Carried { claims, hash, verified_under: Some(trust), token, jws: None });
+    }
+    let jws = parse(token, kind)?;
+    let claims = Arc::new(read(jws.payload(), hash).map_err(|e| malformed(kind, &e))?);
+    Ok(Carried { claims, hash, verified_under: None, token, jws: Some(jws) })
+}
+
+fn read_proof<'r>(
+    token: &'r [u8],
+    route: &Route,
+    tokens: &Tokens<'_>,
+) -> Result<(Jws<'r>, ProofClaims, Digest), Denial> {
+    let kind = TokenKind::WorkloadProof;
+    let jws = parse(token, kind)?;
+    let present = [TokenKind::Countersignature, TokenKind::StepUpGrant];
+    let present: Vec<_> = present.into_iter().filter(|kind| tokens.get(*kind).is_some()).collect();
+    let claims =
+        ProofClaims::read(jws.payload(), route.proof_life_s, &present).map_err(|e| malformed(kind, &e))?;
+    Ok((jws, claims, token_hash(token)))
+}
+
+/// A Txn-Token speaks inside the sender's domain: one that was verified in another domain is read anew.
+fn read_transaction<'r>(
+    token: &'r [u8],
+    domain: TrustDomain,
+    cache: &TokenCache,
+) -> Result<Carried<'r, Transaction>, Denial> {
+    carried(
+        TokenKind::Transaction,
+        token,
+        cache,
+        |kept| match kept {
+            Kept::Transaction(transaction) => Some(transaction).filter(|t| t.domain == domain),
+            _ => None,
+        },
+        |payload, hash| Transaction::read(payload, domain.clone(), hash),
+    )
+}
+
+fn read_countersignature<'r>(
+    token: &'r [u8],
+    with_transaction: bool,
+    cache: &TokenCache,
+) -> Result<Carried<'r, Countersigned>, Denial> {
+    let kind = TokenKind::Countersignature;
+    let read = carried(
+        kind,
+        token,
+        cache,
+        |kept| match kept {
+            Kept::Countersignature(countersigned) => Some(countersigned),
+            _ => None,
+        },
+        |payload, _| Countersigned::read(payload, with_transaction),
+    )?;
+    // A cached one may have been read beside no Txn-Token.
+    read.claims.fits(with_transaction).map_err(|e| malformed(kind, &e))?;
+    Ok(read)
+}

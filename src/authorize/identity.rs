@@ -1,1 +1,393 @@
-//! Claimed context, keys and the moment of acceptance to a verified sender, or the reason why not.
+//! Claimed context, keys and the moment of acceptance to a verified sender, or to a reason: the whole stage `identity`
+//! (contract, sections 2 to 4 and 8), each token in the order algorithm, key, signature, audience, time, proof. Limits:
+//! nothing is forgiven and nothing is changed. Only this file makes a [`Verified`].
+
+use std::sync::Arc;
+
+use super::claims::{Identity, Judged, ProofClaims, Times};
+use super::context::{Claimed, ClaimedSender};
+use super::decision::{Denial, Reason};
+use super::digests;
+use super::ids::{Digest, Realm, TrustDomain, UnixMillis, WorkloadId};
+use super::jose::{Algorithm, Jws, KeyChoice, KeySet, TokenKind};
+use super::record::{Record, TimestampType};
+use super::replay::{Entry, Memory, Seen};
+use super::route::{ReplayRule, Route, TokenExpiry};
+use super::token_cache::Kept;
+use super::trust::{Domain, Trust};
+
+pub use super::claims::{Proof, SignedHeaders, Transaction};
+pub use super::token_cache::TokenCache;
+
+/// What a record is judged by: the same for every record of a batch on one route.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// The realm that the gate serves.
+    pub realm: &'a Realm,
+    /// The record's route.
+    pub route: &'a Route,
+    /// Whose signatures count.
+    pub trust: &'a Trust,
+    /// What was verified before.
+    pub cache: &'a TokenCache,
+    /// *N*.
+    pub now: UnixMillis,
+    /// How many partitions the record's topic has.
+    pub source_partitions: i32,
+}
+
+/// A record whose sender is known. Made by [`verify`] alone.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    /// Who sent it.
+    pub sender: WorkloadId,
+    /// Whether the sender proved it; else it is taken on the word of the topic's access control.
+    pub proven: bool,
+    /// *E*.
+    pub accepted: UnixMillis,
+    /// On whose behalf.
+    pub transaction: Option<Arc<Transaction>>,
+    /// What the sender signed for this record; `None` if it is not proven.
+    pub proof: Option<Arc<Proof>>,
+    /// The digest of the record's key.
+    pub key: Option<Digest>,
+    /// The digest of the record's value.
+    pub value: Option<Digest>,
+    /// What must be remembered with the decision, whatever it will be; `None` if there is no proof to be copied.
+    pub replay: Option<Entry>,
+    // INVARIANT: keeps every other module from making one.
+    _sealed: (),
+}
+
+/// What had been verified before a record was refused.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// *E*.
+    pub accepted: UnixMillis,
+    /// The sender, once its proof of this record held: an identity token alone proves nobody.
+    pub sender: Option<WorkloadId>,
+    /// The transaction, once its token held.
+    pub transaction: Option<Arc<Transaction>>,
+}
+
+/// A record refused at this stage.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{denial}")]
+pub struct Refused {
+    /// Why.
+    pub denial: Denial,
+    /// What is known nevertheless.
+    pub known: Known,
+}
+
+/// *E*: when the broker took the record, as far as its timestamp can be believed (contract, section 3).
+pub fn accepted(record: &Record, route: &Route, now: UnixMillis) -> UnixMillis {
+    match (record.timestamp_type, record.timestamp) {
+        (TimestampType::LogAppendTime, Some(at)) => at,
+        (TimestampType::CreateTime, Some(at)) if route.trust_create_time => at,
+        _ => now,
+    }
+}
+
+/// Verifies the claimed context of a record.
+///
+/// # Errors
+/// The first check that fails, with what was known by then.
+pub fn verify(
+    record: &Record,
+    claimed: &Claimed<'_>,
+    rules: &Rules<'_>,
+    memory: &Memory,
+) -> Result<Verified, Refused> {
+    let accepted = accepted(record, rules.route, rules.now);
+    let mut known = Known { accepted, sender: None, transaction: None };
+    match check(record, claimed, rules, memory, &mut known) {
+        Ok(verified) => Ok(verified),
+        Err(denial) => Err(Refused { denial, known }),
+    }
+}
+
+fn check(
+    record: &Record,
+    claimed: &Claimed<'_>,
+    rules: &Rules<'_>,
+    memory: &Memory,
+    known: &mut Known,
+) -> Result<Verified, Denial> {
+    let accepted = known.accepted;
+    let (key, value) = (digests::of_bytes(record.key.as_deref()), digests::of_bytes(record.value.as_deref()));
+    let sender = match &claimed.sender {
+        ClaimedSender::Signed { identity, .. } => {
+            let kind = TokenKind::WorkloadIdentity;
+            let subject = &identity.claims.subject;
+            let kept = Kept::Identity(identity.claims.clone());
+            if remembered(identity.verified_under, rules) {
+                rules.cache.count(true);
+            } else {
+                rules.cache.count(false);
+                let jws = identity.jws(kind)?;
+                check_signature(kind, &jws, subject.trust_domain(), |domain| &domain.bundle, rules.trust)?;
+                rules.cache.insert(identity.hash, kept, rules.trust.version());
+            }
+            check_time(kind, &identity.claims.times, accepted, rules.route.skew_s)?;
+            subject
+        }
+        ClaimedSender::Unproven(sender) => sender,
+    };
+    if let Some(carried) = &claimed.transaction {
+        let kind = TokenKind::Transaction;
+        let transaction = &carried.claims;
+        let domain = sender.trust_domain();
+        if remembered(carried.verified_under, rules) && transaction.domain == *domain {
+            rules.cache.count(true);
+        } else {
+            rules.cache.count(false);
+            let jws = carried.jws(kind)?;
+            check_signature(kind, &jws, domain, |domain| &domain.token_service, rules.trust)?;
+            let kept = Kept::Transaction(transaction.clone());
+            rules.cache.insert(carried.hash, kept, rules.trust.version());
+        }
+        check_transaction(transaction, domain, accepted, rules)?;
+        known.transaction = Some(transaction.clone());
+    }
+    let (proof, replay) = match &claimed.sender {
+        ClaimedSender::Signed { identity, proof, claims, .. } => {
+            check_proof(record, claimed, &identity.claims, proof, claims, (key, value), accepted, rules)?;
+            known.sender = Some(sender.clone());
+            let entry = Entry::new(sender, &claims.proof.jti, record.source.offset, accepted);
+            check_replay(record, claims, &entry, rules, memory)?;
+            (Some(claims.proof.clone()), Some(entry))
+        }
+        ClaimedSender::Unproven(_) => {
+            known.sender = Some(sender.clone());
+            (None, None)
+        }
+    };
+    check_own_time(accepted, rules)?;
+    Ok(Verified {
+        sender: sender.clone(),
+        proven: proof.is_some(),
+        accepted,
+        transaction: known.transaction.clone(),
+        proof,
+        key,
+        value,
+        replay,
+        _sealed: (),
+    })
+}
+
+/// Whether a token's signature was verified under the trust of this moment.
+pub(super) fn remembered(verified_under: Option<Digest>, rules: &Rules<'_>) -> bool {
+    verified_under == Some(rules.trust.version())
+}
+
+/// Algorithm, key and signature of a token that keys of a trust domain sign. Which set of the domain is the caller's to
+/// say: keys of one kind never sign tokens of another.
+pub(super) fn check_signature(
+    kind: TokenKind,
+    jws: &Jws<'_>,
+    domain: &TrustDomain,
+    keys: impl FnOnce(&Domain) -> &KeySet,
+    trust: &Trust,
+) -> Result<(), Denial> {
+    let name = kind.header_name();
+    let algorithm = Algorithm::parse(jws.alg())
+        .filter(|algorithm| trust.algorithms(domain).contains(algorithm))
+        .ok_or_else(|| {
+            let detail =
+                format!("the `{name}` is signed with an algorithm that is not allowed for `{domain}`");
+            Denial::new(Reason::AlgorithmNotAllowed, detail)
+        })?;
+    let known = trust.domain(domain).ok_or_else(|| {
+        let detail = format!("the `{name}` is of the trust domain `{domain}`, which is not configured");
+        Denial::new(Reason::IssuerUnknown, detail)
+    })?;
+    let key = keys(known).select(jws.kid(), algorithm).map_err(|choice| match choice {
+        KeyChoice::Unknown => Denial::new(
+            Reason::IssuerUnknown,
+            format!("the `{name}` is signed with a key that `{domain}` does not have for such tokens"),
+        ),
+        KeyChoice::WrongAlgorithm => Denial::new(
+            Reason::AlgorithmNotAllowed,
+            format!("the `{name}` is signed with an algorithm that is not its key's"),
+        ),
+    })?;
+    if !key.verify(algorithm, jws.signing_input(), jws.signature()) {
+        return Err(Denial::new(
+            Reason::SignatureInvalid,
+            format!("the signature of the `{name}` does not hold"),
+        ));
+    }
+    Ok(())
+}
+
+/// Judges a token's times at a moment: expiry first.
+pub(super) fn check_time(kind: TokenKind, times: &Times, at: UnixMillis, skew_s: u32) -> Result<(), Denial> {
+    let name = kind.header_name();
+    match times.judge(at, skew_s) {
+        Judged::Valid => Ok(()),
+        Judged::Expired => Err(Denial::new(
+            Reason::TokenExpired,
+            format!("the `{name}` had expired when the record was accepted"),
+        )),
+        Judged::NotYetValid => Err(Denial::new(
+            Reason::TokenNotYetValid,
+            format!("the `{name}` was not yet valid when the record was accepted"),
+        )),
+    }
+}
+
+fn check_transaction(
+    transaction: &Transaction,
+    domain: &TrustDomain,
+    accepted: UnixMillis,
+    rules: &Rules<'_>,
+) -> Result<(), Denial> {
+    let skew_s = rules.route.skew_s;
+    if !transaction.audience.contains(domain.as_str()) {
+        let detail = format!("the `txn-token` is not meant for `{domain}`, the sender's trust domain");
+        return Err(Denial::new(Reason::AudienceMismatch, detail));
+    }
+    let times = transaction.times();
+    let also_now = rules.route.token_expiry == TokenExpiry::Now;
+    if !times.expired(accepted, skew_s) && also_now && times.expired(rules.now, skew_s) {
+        let detail = "the `txn-token` has expired, and this route wants it alive when it decides";
+        return Err(Denial::new(Reason::TokenExpired, detail));
+    }
+    check_time(TokenKind::Transaction, &times, accepted, skew_s)
+}
+
+#[expect(clippy::too_many_arguments, reason = "one check of many facts, called once")]
+fn check_proof(
+    record: &Record,
+    claimed: &Claimed<'_>,
+    identity: &Identity,
+    jws: &Jws<'_>,
+    claims: &ProofClaims,
+    (key, value): (Option<Digest>, Option<Digest>),
+    accepted: UnixMillis,
+    rules: &Rules<'_>,
+) -> Result<(), Denial> {
+    let deny =
+        |reason, detail: &str| Err(Denial::new(reason, format!("the `workload-proof-token` {detail}")));
+    let mismatch = |detail: &str| deny(Reason::ProofMismatch, detail);
+
+    if jws.alg() != identity.algorithm.as_str() {
+        return deny(Reason::AlgorithmNotAllowed, "is signed with another algorithm than its identity's key");
+    }
+    if !rules.trust.algorithms(identity.subject.trust_domain()).contains(&identity.algorithm) {
+        return deny(
+            Reason::AlgorithmNotAllowed,
+            "is signed with an algorithm that its domain does not allow",
+        );
+    }
+    if !identity.key.verify(identity.algorithm, jws.signing_input(), jws.signature()) {
+        return deny(Reason::SignatureInvalid, "is not signed with the key of its identity");
+    }
+    if !claims.audience.is_only(&rules.realm.audience(&record.source.topic)) {
+        return deny(Reason::AudienceMismatch, "is not made out for this topic of this realm alone");
+    }
+    check_time(TokenKind::WorkloadProof, &claims.times, accepted, rules.route.skew_s)?;
+
+    let written = |digest: Option<Digest>| digest.map(|digest| digest.to_string());
+    if written(claimed.hash(TokenKind::WorkloadIdentity)).as_deref() != Some(claims.wit_hash.as_str()) {
+        return mismatch("is bound to another `workload-identity-token`");
+    }
+    if written(claimed.hash(TokenKind::Transaction)) != claims.transaction_hash {
+        return mismatch("is not bound to the `txn-token` that the record has, or has not");
+    }
+    let mut bound = 0;
+    for kind in [TokenKind::Countersignature, TokenKind::StepUpGrant] {
+        if let Some(hash) = claimed.hash(kind) {
+            let entry = claims.other_hashes.get(kind.header_name()).and_then(serde_json::Value::as_str);
+            if entry != Some(hash.to_string().as_str()) {
+                return mismatch(&format!("is not bound to the `{}` of the record", kind.header_name()));
+            }
+            bound += 1;
+        }
+    }
+    if claims.other_hashes.len() != bound {
+        return mismatch("is bound in `oth` to what the record does not carry");
+    }
+    if claims.proof.partition.is_some_and(|named| u64::try_from(record.source.partition.0) != Ok(named)) {
+        return mismatch("names another partition");
+    }
+    if written(key) != claims.key {
+        return mismatch("is of another key");
+    }
+    if written(value) != claims.value {
+        return mismatch("is of another value");
+    }
+    if let Some(signed) = &claims.proof.signed_headers
+        && digests::of_headers(&record.headers, &signed.names).to_string() != signed.digest
+    {
+        return mismatch("is of other headers");
+    }
+    Ok(())
+}
+
+/// Contract, section 4: where the proof stands, then whether it was seen.
+fn check_replay(
+    record: &Record,
+    claims: &ProofClaims,
+    entry: &Entry,
+    rules: &Rules<'_>,
+    memory: &Memory,
+) -> Result<(), Denial> {
+    let replayed = |detail: &str| Err(Denial::new(Reason::Replayed, detail));
+    // A partition that the proof names is the record's: anything else was a mismatch.
+    if rules.route.replay == ReplayRule::Strict && claims.proof.partition.is_none() {
+        let Some(key) = &record.key else {
+            return replayed(
+                "the proof names no partition and the record has no key, so it could stand anywhere",
+            );
+        };
+        if rules.route.partitioner.partition(key, rules.source_partitions) != record.source.partition.0 {
+            return replayed(
+                "the record does not stand in the partition of its key, and the proof names none",
+            );
+        }
+    }
+    match memory.check(entry) {
+        Seen::New | Seen::Redelivered => Ok(()),
+        Seen::Replayed => replayed("the proof was used before on another record"),
+    }
+}
+
+fn check_own_time(accepted: UnixMillis, rules: &Rules<'_>) -> Result<(), Denial> {
+    let ahead_ms = accepted.0.saturating_sub(rules.now.0);
+    if ahead_ms > i64::from(rules.route.skew_s) * 1000 {
+        let detail = "the record was accepted in the future: a broker's clock, or the gate's, is wrong";
+        return Err(Denial::new(Reason::TokenNotYetValid, detail));
+    }
+    let queued_ms = rules.now.0.saturating_sub(accepted.0);
+    if queued_ms > i64::from(rules.route.max_queue_time_s) * 1000 {
+        let detail = format!("the record waited longer than {} s", rules.route.max_queue_time_s);
+        return Err(Denial::new(Reason::TooOld, detail));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+impl Verified {
+    /// A verified record for tests of what comes after: nothing was verified.
+    pub(crate) fn assumed(
+        sender: &str,
+        proof: Option<Proof>,
+        transaction: Option<Transaction>,
+        accepted: UnixMillis,
+    ) -> Self {
+        Self {
+            sender: WorkloadId::parse(sender).unwrap(),
+            proven: proof.is_some(),
+            accepted,
+            transaction: transaction.map(Arc::new),
+            proof: proof.map(Arc::new),
+            key: None,
+            value: None,
+            replay: None,
+            _sealed: (),
+        }
+    }
+}

@@ -3,8 +3,10 @@
 
 pub mod audit;
 pub mod carried;
+pub mod claims;
 pub mod context;
 pub mod decision;
+pub mod digests;
 pub mod engine;
 pub mod identity;
 pub mod ids;
@@ -18,5 +20,6 @@ pub mod record;
 pub mod replay;
 pub mod request;
 pub mod route;
+pub mod token_cache;
 pub mod traceparent;
 pub mod trust;

@@ -1,0 +1,623 @@
+//! The claims of the five tokens as types, read from strict JSON by the contract's sections 2, 6 and 7: which member is
+//! there, of which type. Limits: form alone; whether a claim is true is for `identity` and `provenance`. What goes wrong
+//! here is `context_malformed`, and the sentence names the member and the rule, never a value.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::ids::{Digest, TrustDomain, UnixMillis, WorkloadId};
+use super::jose::{Algorithm, PublicKey, TokenKind};
+use super::json;
+use super::limits::{MAX_ACT_DEPTH, MAX_JTI_CHARS, MAX_NUMERIC_DATE, MAX_SIGNED_NAMES};
+use super::request::{Action, Resource, Workflow};
+
+/// A rule of form that a token breaks: a sentence without a subject, lowercase, no final period.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(pub(super) String);
+
+/// The moments of a token, NumericDates in seconds within ±2^53 (RFC 7519, section 2).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Times {
+    /// `exp`.
+    pub expires_at: f64,
+    /// `iat`.
+    pub issued_at: Option<f64>,
+    /// `nbf`.
+    pub not_before: Option<f64>,
+}
+
+/// How a moment lies to a token's times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judged {
+    /// Inside.
+    Valid,
+    /// After `exp` + skew.
+    Expired,
+    /// Before `iat` or `nbf` - skew.
+    NotYetValid,
+}
+
+impl Times {
+    /// Judges a moment with that tolerance; bounds are inclusive, expiry is looked at first (contract, section 3).
+    pub fn judge(&self, at: UnixMillis, skew_s: u32) -> Judged {
+        if self.expired(at, skew_s) {
+            return Judged::Expired;
+        }
+        let latest = micros_of(at) + i128::from(skew_s) * 1_000_000;
+        let begins = [self.issued_at, self.not_before];
+        if begins.into_iter().flatten().any(|begin| micros(begin) > latest) {
+            return Judged::NotYetValid;
+        }
+        Judged::Valid
+    }
+
+    /// Whether a moment is after `exp` + skew.
+    pub fn expired(&self, at: UnixMillis, skew_s: u32) -> bool {
+        micros_of(at) > micros(self.expires_at) + i128::from(skew_s) * 1_000_000
+    }
+}
+
+/// A NumericDate in whole microseconds: as fine as a double is today, and exact where Kafka's milliseconds meet it.
+fn micros(seconds: f64) -> i128 {
+    let whole = seconds.trunc();
+    whole as i128 * 1_000_000 + ((seconds - whole) * 1e6).round() as i128
+}
+
+fn micros_of(at: UnixMillis) -> i128 {
+    i128::from(at.0) * 1000
+}
+
+/// `aud` where a list is allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Audience {
+    /// A string.
+    One(String),
+    /// A list of strings.
+    Many(Vec<String>),
+}
+
+impl Audience {
+    /// Whether it is that one, or a list of that one.
+    pub fn is_only(&self, name: &str) -> bool {
+        match self {
+            Self::One(one) => one == name,
+            Self::Many(many) => matches!(many.as_slice(), [only] if only == name),
+        }
+    }
+
+    /// Whether it is that one, or a list that contains it.
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::One(one) => one == name,
+            Self::Many(many) => many.iter().any(|one| one == name),
+        }
+    }
+}
+
+/// The claims of a WIT (contract, section 2.1).
+#[derive(Debug)]
+pub struct Identity {
+    /// `sub`: who it is.
+    pub subject: WorkloadId,
+    /// `exp`, `iat`, `nbf`.
+    pub times: Times,
+    /// `cnf.jwk`: the key that proofs are signed with.
+    pub key: PublicKey,
+    /// `cnf.jwk.alg`.
+    pub algorithm: Algorithm,
+    /// `jti`.
+    pub jti: Option<String>,
+}
+
+impl Identity {
+    /// Reads the payload of a WIT.
+    ///
+    /// # Errors
+    /// The first rule of form that it breaks.
+    pub fn read(payload: &[u8]) -> Result<Self, Malformed> {
+        let mut claims = Members::read(payload)?;
+        let subject = claims.identifier("sub")?;
+        let times = claims.times(false)?;
+        claims.optional_text("iss")?;
+        let jti = claims.optional_text("jti")?;
+        let mut jwk = claims.object("cnf")?.object("jwk")?;
+        let algorithm = Algorithm::parse(&jwk.text("alg")?).ok_or_else(|| {
+            Malformed("has a `cnf.jwk.alg` other than ES256, EdDSA, RS256 and PS256".to_owned())
+        })?;
+        jwk.optional_text("kid")?;
+        let key =
+            PublicKey::from_jwk(&jwk.map).map_err(|e| Malformed(format!("has a `cnf.jwk` that {e}")))?;
+        if !key.algorithms().contains(&algorithm) {
+            return Err(Malformed("has a `cnf.jwk` whose `alg` does not fit its `kty` and `crv`".to_owned()));
+        }
+        Ok(Self { subject, times, key, algorithm, jti })
+    }
+}
+
+/// The claims of a Txn-Token (contract, section 2.3), with the trust domain that it is verified in.
+#[derive(Debug, Clone)]
+pub struct Transaction {
+    /// `txn`.
+    pub id: String,
+    /// `sub`, unique only inside the domain.
+    pub subject: String,
+    /// `scope`, split at spaces.
+    pub scope: BTreeSet<String>,
+    /// `req_wl`: the workload that asked for the token.
+    pub requester: String,
+    /// `iat`, in seconds.
+    pub issued_at: f64,
+    /// `exp`, in seconds.
+    pub expires_at: f64,
+    /// `nbf`, in seconds.
+    pub not_before: Option<f64>,
+    /// `aud`.
+    pub audience: Audience,
+    /// `tctx`.
+    pub tctx: Option<Map<String, Value>>,
+    /// `rctx`.
+    pub rctx: Option<Map<String, Value>>,
+    /// `iss`.
+    pub iss: Option<String>,
+    /// `sub` of each nested `act`, outermost first; at most 8.
+    pub actors: Vec<Option<String>>,
+    /// `jti`.
+    pub jti: Option<String>,
+    /// The sender's trust domain, whose token service must have signed it.
+    pub domain: TrustDomain,
+    /// The hash of its bytes: `tth`.
+    pub hash: Digest,
+}
+
+impl Transaction {
+    /// Reads the payload of a Txn-Token that a sender of `domain` carries; `hash` is that of the whole token.
+    ///
+    /// # Errors
+    /// The first rule of form that it breaks.
+    pub fn read(payload: &[u8], domain: TrustDomain, hash: Digest) -> Result<Self, Malformed> {
+        let mut claims = Members::read(payload)?;
+        let issued_at = claims.date("iat")?;
+        let times = claims.times(true)?;
+        let audience = claims.audience("aud")?;
+        let (id, subject) = (claims.text("txn")?, claims.text("sub")?);
+        let scope = claims.text("scope")?.split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect();
+        let requester = claims.text("req_wl")?;
+        let tctx = claims.optional_object("tctx")?.map(|members| members.map);
+        let rctx = claims.optional_object("rctx")?.map(|members| members.map);
+        let (iss, jti) = (claims.optional_text("iss")?, claims.optional_text("jti")?);
+        let mut actors = Vec::new();
+        let mut next = claims.optional_object("act")?;
+        while let Some(mut act) = next {
+            if actors.len() == MAX_ACT_DEPTH {
+                return Err(Malformed(format!("has more than {MAX_ACT_DEPTH} nested `act`s")));
+            }
+            actors.push(act.optional_text("sub")?);
+            next = act.optional_object("act")?;
+        }
+        Ok(Self {
+            id,
+            subject,
+            scope,
+            requester,
+            issued_at,
+            expires_at: times.expires_at,
+            not_before: times.not_before,
+            audience,
+            tctx,
+            rctx,
+            iss,
+            actors,
+            jti,
+            domain,
+            hash,
+        })
+    }
+
+    /// `exp`, `iat` and `nbf` together.
+    pub fn times(&self) -> Times {
+        Times { expires_at: self.expires_at, issued_at: Some(self.issued_at), not_before: self.not_before }
+    }
+}
+
+/// `kafka.headers`: which headers a token speaks for (contract, section 2.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedHeaders {
+    /// The names, in order; distinct, at most 64, none of the five.
+    pub names: Vec<String>,
+    /// The digest over them, as it is written.
+    pub digest: String,
+}
+
+/// `kafka`: the digests of a record, as they are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordDigests {
+    /// Of the key; `None` says that the record has none.
+    pub key: Option<String>,
+    /// Of the value; `None` says that the record has none.
+    pub value: Option<String>,
+    /// The headers.
+    pub headers: Option<SignedHeaders>,
+}
+
+/// What a WPT asks for and speaks for, once it is proven.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proof {
+    /// `jti`, 1 to 128 code points.
+    pub jti: String,
+    /// `action`.
+    pub action: Option<Action>,
+    /// `resource`.
+    pub resource: Option<Resource>,
+    /// `workflow`.
+    pub workflow: Option<Workflow>,
+    /// The headers that may be read, because the proof covers them.
+    pub signed_headers: Option<SignedHeaders>,
+    /// `kafka.partition`.
+    pub partition: Option<u64>,
+}
+
+/// The claims of a WPT (contract, section 2.2).
+#[derive(Debug)]
+pub struct ProofClaims {
+    /// What is asked for.
+    pub proof: Arc<Proof>,
+    /// `aud`.
+    pub audience: Audience,
+    /// `exp`, `iat`, `nbf`.
+    pub times: Times,
+    /// `wth`.
+    pub wit_hash: String,
+    /// `tth`.
+    pub transaction_hash: Option<String>,
+    /// `oth`, empty if absent; the entries of tokens that are present are strings.
+    pub other_hashes: Map<String, Value>,
+    /// `kafka.key` and `kafka.value`.
+    pub key: Option<String>,
+    /// See `key`.
+    pub value: Option<String>,
+}
+
+impl ProofClaims {
+    /// Reads the payload of a WPT on a record that carries the tokens of `present` too.
+    ///
+    /// # Errors
+    /// The first rule of form that it breaks, the proof's life included.
+    pub fn read(payload: &[u8], proof_life_s: u32, present: &[TokenKind]) -> Result<Self, Malformed> {
+        let mut claims = Members::read(payload)?;
+        if !json::integers_are_safe(&claims.map, payload, &REQUEST_MEMBERS) {
+            return Err(unsafe_integer());
+        }
+        let audience = claims.audience("aud")?;
+        let issued_at = claims.date("iat")?;
+        let times = claims.times(true)?;
+        let life = micros(times.expires_at) - micros(issued_at);
+        if life <= 0 {
+            return Err(Malformed("has an `exp` that is not after its `iat`".to_owned()));
+        }
+        if life > i128::from(proof_life_s) * 1_000_000 {
+            return Err(Malformed(format!("lives longer than {proof_life_s} s")));
+        }
+        claims.optional_text("iss")?;
+        let jti = claims.text("jti")?;
+        if !(1..=MAX_JTI_CHARS).contains(&jti.chars().count()) {
+            return Err(Malformed(format!("has a `jti` that is not 1 to {MAX_JTI_CHARS} code points long")));
+        }
+        let wit_hash = claims.text("wth")?;
+        let transaction_hash = claims.optional_text("tth")?;
+        let other_hashes = claims.optional_object("oth")?.map(|members| members.map).unwrap_or_default();
+        for kind in present {
+            if other_hashes.get(kind.header_name()).is_some_and(|entry| !entry.is_string()) {
+                return Err(Malformed(format!("needs `oth.{}` to be a string", kind.header_name())));
+            }
+        }
+        let mut kafka = claims.object("kafka")?;
+        let digests = kafka.digests()?;
+        let partition = kafka.optional_count("partition")?;
+        let proof = Proof {
+            jti,
+            action: claims.shaped("action")?,
+            resource: claims.shaped("resource")?,
+            workflow: claims.shaped("workflow")?,
+            signed_headers: digests.headers,
+            partition,
+        };
+        Ok(Self {
+            proof: Arc::new(proof),
+            audience,
+            times,
+            wit_hash,
+            transaction_hash,
+            other_hashes,
+            key: digests.key,
+            value: digests.value,
+        })
+    }
+}
+
+/// The claims of a countersignature (contract, section 6).
+#[derive(Debug)]
+pub struct Countersigned {
+    /// `iss`: the gate.
+    pub gate: WorkloadId,
+    /// `aud`, a string.
+    pub audience: String,
+    /// `exp`, `iat`, `nbf`.
+    pub times: Times,
+    /// `jti`: the decision's id.
+    pub decision: String,
+    /// `sub`, then each nested `act.sub`: the senders before, newest first.
+    pub senders: Vec<WorkloadId>,
+    /// `txn`.
+    pub transaction: Option<String>,
+    /// `tth`.
+    pub transaction_hash: Option<String>,
+    /// `action`, as decided.
+    pub action: Action,
+    /// `resource`, as decided.
+    pub resource: Resource,
+    /// `workflow`, as decided.
+    pub workflow: Option<Workflow>,
+    /// The record as it was forwarded.
+    pub digests: RecordDigests,
+    /// `policy`.
+    pub policy: String,
+    /// `source`.
+    pub source: String,
+}
+
+impl Countersigned {
+    /// Reads the payload of a countersignature; `with_transaction` where the record that carries it has a `txn-token`.
+    ///
+    /// # Errors
+    /// The first rule of form that it breaks.
+    pub fn read(payload: &[u8], with_transaction: bool) -> Result<Self, Malformed> {
+        let mut claims = Members::read(payload)?;
+        if !json::integers_are_safe(&claims.map, payload, &REQUEST_MEMBERS) {
+            return Err(unsafe_integer());
+        }
+        let gate = claims.identifier("iss")?;
+        let audience = claims.text("aud")?;
+        claims.date("iat")?;
+        let times = claims.times(true)?;
+        let decision = claims.text("jti")?;
+        let mut senders = vec![claims.identifier("sub")?];
+        let mut next = claims.optional_object("act")?;
+        while let Some(mut act) = next {
+            senders.push(act.identifier("sub")?);
+            next = act.optional_object("act")?;
+        }
+        let transaction = claims.optional_text("txn")?;
+        let transaction_hash = claims.optional_text("tth")?;
+        let mut kafka = claims.object("kafka")?;
+        let digests = kafka.digests()?;
+        let claims = Self {
+            gate,
+            audience,
+            times,
+            decision,
+            senders,
+            transaction,
+            transaction_hash,
+            action: claims.shaped("action")?.ok_or_else(|| missing("action"))?,
+            resource: claims.shaped("resource")?.ok_or_else(|| missing("resource"))?,
+            workflow: claims.shaped("workflow")?,
+            digests,
+            policy: claims.text("policy")?,
+            source: claims.text("source")?,
+        };
+        claims.fits(with_transaction)?;
+        Ok(claims)
+    }
+
+    /// Whether `txn` and `tth` are there where the record that carries the countersignature has a `txn-token`.
+    ///
+    /// # Errors
+    /// The member that is missing.
+    pub fn fits(&self, with_transaction: bool) -> Result<(), Malformed> {
+        match (with_transaction, &self.transaction, &self.transaction_hash) {
+            (true, None, _) => Err(missing("txn")),
+            (true, _, None) => Err(missing("tth")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Checks the form of a step-up grant (contract, section 7), which is all that is looked at in a header.
+///
+/// # Errors
+/// The first rule of form that it breaks.
+pub fn check_grant(payload: &[u8]) -> Result<(), Malformed> {
+    let mut claims = Members::read(payload)?;
+    for name in ["iss", "sub", "jti", "challenge", "digest"] {
+        claims.text(name)?;
+    }
+    claims.audience("aud")?;
+    claims.date("iat")?;
+    claims.times(true)?;
+    if !matches!(claims.text("decision")?.as_str(), "approve" | "refuse") {
+        return Err(Malformed("needs `decision` to be `approve` or `refuse`".to_owned()));
+    }
+    claims.optional_text("acr")?;
+    claims.optional_text("comment")?;
+    claims.optional_date("auth_time")?;
+    claims.optional_texts("amr")?;
+    Ok(())
+}
+
+const REQUEST_MEMBERS: [&str; 3] = ["action", "resource", "workflow"];
+
+fn unsafe_integer() -> Malformed {
+    Malformed("has an integer past 2^53 - 1 in `action`, `resource` or `workflow`".to_owned())
+}
+
+fn missing(path: &str) -> Malformed {
+    Malformed(format!("needs the member `{path}`"))
+}
+
+/// The members of one object, taken out one by one; `path` says where it lies.
+struct Members {
+    path: String,
+    map: Map<String, Value>,
+}
+
+impl Members {
+    fn read(payload: &[u8]) -> Result<Self, Malformed> {
+        let map = json::parse_object(payload).map_err(|e| Malformed(format!("has a payload that {e}")))?;
+        Ok(Self { path: String::new(), map })
+    }
+
+    fn at(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    fn mistyped(&self, name: &str, kind: &str) -> Malformed {
+        Malformed(format!("needs `{}` to be {kind}", self.at(name)))
+    }
+
+    fn required<T>(&self, name: &str, found: Option<T>) -> Result<T, Malformed> {
+        found.ok_or_else(|| missing(&self.at(name)))
+    }
+
+    fn optional_text(&mut self, name: &str) -> Result<Option<String>, Malformed> {
+        match self.map.remove(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(self.mistyped(name, "a string")),
+        }
+    }
+
+    fn text(&mut self, name: &str) -> Result<String, Malformed> {
+        let found = self.optional_text(name)?;
+        self.required(name, found)
+    }
+
+    /// A string, or `null`, but there.
+    fn nullable_text(&mut self, name: &str) -> Result<Option<String>, Malformed> {
+        match self.map.remove(name) {
+            None => Err(missing(&self.at(name))),
+            Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(self.mistyped(name, "a string or `null`")),
+        }
+    }
+
+    fn optional_texts(&mut self, name: &str) -> Result<Option<Vec<String>>, Malformed> {
+        let Some(value) = self.map.remove(name) else { return Ok(None) };
+        let Value::Array(items) = value else { return Err(self.mistyped(name, "a list of strings")) };
+        let texts = items.into_iter().map(|item| match item {
+            Value::String(text) => Some(text),
+            _ => None,
+        });
+        texts.collect::<Option<Vec<_>>>().map(Some).ok_or_else(|| self.mistyped(name, "a list of strings"))
+    }
+
+    fn audience(&mut self, name: &str) -> Result<Audience, Malformed> {
+        match self.map.get(name) {
+            None => Err(missing(&self.at(name))),
+            Some(Value::Array(_)) => {
+                self.optional_texts(name).map(|many| Audience::Many(many.unwrap_or_default()))
+            }
+            Some(_) => match self.text(name) {
+                Ok(one) => Ok(Audience::One(one)),
+                Err(_) => Err(self.mistyped(name, "a string or a list of strings")),
+            },
+        }
+    }
+
+    fn identifier(&mut self, name: &str) -> Result<WorkloadId, Malformed> {
+        let text = self.text(name)?;
+        WorkloadId::parse(&text)
+            .map_err(|e| Malformed(format!("has a `{}` that is broken: {e}", self.at(name))))
+    }
+
+    fn optional_object(&mut self, name: &str) -> Result<Option<Self>, Malformed> {
+        match self.map.remove(name) {
+            None => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(Self { path: self.at(name), map })),
+            Some(_) => Err(self.mistyped(name, "an object")),
+        }
+    }
+
+    fn object(&mut self, name: &str) -> Result<Self, Malformed> {
+        let found = self.optional_object(name)?;
+        self.required(name, found)
+    }
+
+    fn optional_count(&mut self, name: &str) -> Result<Option<u64>, Malformed> {
+        match self.map.remove(name) {
+            None => Ok(None),
+            Some(value) => value.as_u64().map(Some).ok_or_else(|| self.mistyped(name, "an integer from 0")),
+        }
+    }
+
+    fn optional_date(&self, name: &str) -> Result<Option<f64>, Malformed> {
+        let Some(value) = self.map.get(name) else { return Ok(None) };
+        let date = match (value.as_i64(), value.as_f64()) {
+            // Looked at as an integer first: 2^53 + 1 would become 2^53 as a double.
+            (Some(whole), _) if whole.unsigned_abs() > 1 << 53 => None,
+            (_, Some(date)) if date.abs() <= MAX_NUMERIC_DATE => Some(date),
+            _ => None,
+        };
+        date.map(Some).ok_or_else(|| self.mistyped(name, "a number of seconds within ±2^53"))
+    }
+
+    fn date(&self, name: &str) -> Result<f64, Malformed> {
+        self.required(name, self.optional_date(name)?)
+    }
+
+    /// `exp`, `iat` and `nbf`; `exp` is needed in every token.
+    fn times(&self, issued: bool) -> Result<Times, Malformed> {
+        let issued_at = if issued { Some(self.date("iat")?) } else { self.optional_date("iat")? };
+        let not_before = self.optional_date("nbf")?;
+        Ok(Times { expires_at: self.date("exp")?, issued_at, not_before })
+    }
+
+    /// An action, resource or workflow, without control characters.
+    fn shaped<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, Malformed> {
+        let Some(value) = self.map.remove(name) else { return Ok(None) };
+        // Serde would take a list for an object.
+        if !value.is_object() {
+            return Err(self.mistyped(name, "an object"));
+        }
+        if json::has_control(&value) {
+            return Err(Malformed(format!("has a control character in `{}`", self.at(name))));
+        }
+        let shaped = serde_json::from_value(value);
+        shaped.map(Some).map_err(|_| {
+            Malformed(format!("has a member of `{}` that is missing or mistyped", self.at(name)))
+        })
+    }
+
+    fn digests(&mut self) -> Result<RecordDigests, Malformed> {
+        let (key, value) = (self.nullable_text("key")?, self.nullable_text("value")?);
+        let headers = match self.optional_object("headers")? {
+            None => None,
+            Some(mut headers) => Some(headers.signed_headers()?),
+        };
+        Ok(RecordDigests { key, value, headers })
+    }
+
+    fn signed_headers(&mut self) -> Result<SignedHeaders, Malformed> {
+        let found = self.optional_texts("names")?;
+        let names = self.required("names", found)?;
+        let digest = self.text("digest")?;
+        if names.len() > MAX_SIGNED_NAMES {
+            return Err(Malformed(format!(
+                "has more than {MAX_SIGNED_NAMES} names in `{}`",
+                self.at("names")
+            )));
+        }
+        let distinct: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        if distinct.len() != names.len() {
+            return Err(Malformed(format!("has a name twice in `{}`", self.at("names"))));
+        }
+        if let Some(kind) = TokenKind::ALL.into_iter().find(|kind| distinct.contains(kind.header_name())) {
+            return Err(Malformed(format!("names `{}` in `{}`", kind.header_name(), self.at("names"))));
+        }
+        Ok(SignedHeaders { names, digest })
+    }
+}

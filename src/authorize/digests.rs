@@ -1,0 +1,56 @@
+//! The digests that bind a token to a record (contract, section 2.2). Limits: bytes in, hashes out; who must have signed
+//! which is decided elsewhere.
+
+use super::ids::Digest;
+use super::jose::sha256;
+use super::record::Header;
+
+/// The digest of a key or a value as stored; `None` for null, which is not the empty string.
+pub fn of_bytes(bytes: Option<&[u8]>) -> Option<Digest> {
+    bytes.map(|bytes| sha256(&[bytes]))
+}
+
+/// `kafka.headers.digest`: over each name in order and each of its occurrences in record order, name and value with
+/// their lengths (4 bytes, big endian; `0xFFFFFFFF` for a null value). A name that the record lacks adds nothing.
+pub fn of_headers(headers: &[Header], names: &[String]) -> Digest {
+    let mut bytes = Vec::new();
+    for name in names {
+        for header in headers.iter().filter(|header| header.name == name.as_bytes()) {
+            put(&mut bytes, name.as_bytes());
+            match &header.value {
+                Some(value) => put(&mut bytes, value),
+                None => bytes.extend_from_slice(&u32::MAX.to_be_bytes()),
+            }
+        }
+    }
+    sha256(&[&bytes])
+}
+
+fn put(to: &mut Vec<u8>, part: &[u8]) {
+    // Kafka bounds a header by 2^31 - 1 bytes, so the length always fits.
+    let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
+    to.extend_from_slice(&length.to_be_bytes());
+    to.extend_from_slice(part);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    #[test]
+    fn the_layout_is_the_contracts() {
+        let null = Header { name: Bytes::from_static(b"b"), value: None };
+        let headers = [Header::new("a", "x"), null, Header::new("c", "never"), Header::new("a", "")];
+        let names = ["b", "absent", "a"].map(str::to_owned);
+        let expected = b"\0\0\0\x01b\xff\xff\xff\xff\0\0\0\x01a\0\0\0\x01x\0\0\0\x01a\0\0\0\0";
+        assert_eq!(of_headers(&headers, &names), sha256(&[expected]));
+        assert_eq!(of_headers(&headers, &[]), sha256(&[]));
+    }
+
+    #[test]
+    fn null_is_not_empty() {
+        assert_eq!(of_bytes(None), None);
+        assert_eq!(of_bytes(Some(b"")), Some(sha256(&[])));
+    }
+}

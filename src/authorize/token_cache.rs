@@ -1,0 +1,132 @@
+//! Tokens that were verified: parsed and with their signature known to hold, so that a record of a known sender costs one
+//! proof. Limits: shape and signature alone are remembered. Time, audience and binding are judged for each record, so an
+//! entry never outlives its token; an entry says which trust it was verified under, so a key that is taken away ends it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::claims::{Countersigned, Identity, Transaction};
+use super::ids::Digest;
+
+/// Shards, so that lanes seldom wait for each other.
+const SHARDS: usize = 16;
+
+/// A verified token of a kind that is carried by many records. Proofs are never kept: each is used once.
+#[derive(Debug, Clone)]
+pub(super) enum Kept {
+    Identity(Arc<Identity>),
+    Transaction(Arc<Transaction>),
+    Countersignature(Arc<Countersigned>),
+}
+
+/// What is asked of the cache in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheCounts {
+    /// Tokens found under the trust of the moment.
+    pub hits: u64,
+    /// Tokens that had to be verified.
+    pub misses: u64,
+}
+
+/// Verified tokens of all senders of a gate, shared by its lanes.
+///
+/// Two generations a shard: when the young one is full it becomes the old one, and the old one goes. So the bound is
+/// hard, forgetting costs nothing for each token, and whoever can get many tokens signed only shortens the memory. What
+/// is used moves to the young generation and stays.
+#[derive(Debug)]
+pub struct TokenCache {
+    shards: Vec<Mutex<Generations>>,
+    /// Entries of one generation of one shard.
+    capacity: usize,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Generations {
+    young: HashMap<Digest, Entry>,
+    old: HashMap<Digest, Entry>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    kept: Kept,
+    /// The version of the trust that it was verified under.
+    trust: Digest,
+}
+
+impl TokenCache {
+    /// A cache of about that many tokens (rounded up to a multiple of 32). One holds the claims of a token of at most
+    /// 8 KiB.
+    pub fn new(max_entries: usize) -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        let capacity = max_entries.div_ceil(SHARDS * 2).max(1);
+        Self { shards, capacity, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+    }
+
+    /// How often it helped.
+    pub fn counts(&self) -> CacheCounts {
+        CacheCounts { hits: self.hits.load(Ordering::Relaxed), misses: self.misses.load(Ordering::Relaxed) }
+    }
+
+    /// How many tokens it holds.
+    pub fn len(&self) -> usize {
+        let held = |shard: &Mutex<Generations>| {
+            let shard = lock(shard);
+            shard.young.len() + shard.old.len()
+        };
+        self.shards.iter().map(held).sum()
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The token of that hash, with the version of the trust that it was verified under.
+    pub(super) fn get(&self, token: &Digest) -> Option<(Kept, Digest)> {
+        let mut shard = lock(self.shard(token)?);
+        if let Some(entry) = shard.young.get(token) {
+            return Some((entry.kept.clone(), entry.trust));
+        }
+        let entry = shard.old.remove(token)?;
+        let found = (entry.kept.clone(), entry.trust);
+        shard.insert(*token, entry, self.capacity);
+        Some(found)
+    }
+
+    /// Remembers a token that was verified under that trust.
+    pub(super) fn insert(&self, token: Digest, kept: Kept, trust: Digest) {
+        if let Some(shard) = self.shard(&token) {
+            let mut shard = lock(shard);
+            shard.old.remove(&token);
+            shard.insert(token, Entry { kept, trust }, self.capacity);
+        }
+    }
+
+    /// Counts a look that found, or did not find, a token under the trust of the moment.
+    pub(super) fn count(&self, hit: bool) {
+        let counter = if hit { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn shard(&self, token: &Digest) -> Option<&Mutex<Generations>> {
+        let [first, ..] = token.0;
+        self.shards.get(usize::from(first) % SHARDS)
+    }
+}
+
+impl Generations {
+    fn insert(&mut self, token: Digest, entry: Entry, capacity: usize) {
+        if self.young.len() >= capacity && !self.young.contains_key(&token) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(token, entry);
+    }
+}
+
+/// A thread that panicked while it held a shard left whole entries behind: nothing is half written.
+fn lock(shard: &Mutex<Generations>) -> MutexGuard<'_, Generations> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
