@@ -17,8 +17,8 @@ use super::token_cache::{Kept, TokenCache};
 #[derive(Debug)]
 pub struct Claimed<'r> {
     pub(super) sender: ClaimedSender<'r>,
-    pub(super) transaction: Option<Carried<'r, Transaction>>,
-    pub(super) countersignature: Option<Carried<'r, Countersigned>>,
+    pub(super) transaction: Option<Presented<'r, Transaction>>,
+    pub(super) countersignature: Option<Presented<'r, Countersigned>>,
     /// The hash of a step-up grant, whose form was checked.
     pub(super) grant: Option<Digest>,
 }
@@ -28,7 +28,7 @@ pub struct Claimed<'r> {
 pub(super) enum ClaimedSender<'r> {
     /// With identity and proof.
     Signed {
-        identity: Carried<'r, Identity>,
+        identity: Presented<'r, Identity>,
         proof: Jws<'r>,
         claims: ProofClaims,
         /// The hash of the WPT.
@@ -39,7 +39,7 @@ pub(super) enum ClaimedSender<'r> {
 }
 
 /// A token that many records may carry.
-pub(super) struct Carried<'r, T> {
+pub(super) struct Presented<'r, T> {
     pub(super) claims: Arc<T>,
     /// The hash of the token.
     pub(super) hash: Digest,
@@ -49,7 +49,7 @@ pub(super) struct Carried<'r, T> {
     jws: Option<Jws<'r>>,
 }
 
-impl<'r, T> Carried<'r, T> {
+impl<'r, T> Presented<'r, T> {
     /// The token taken apart: kept from the first reading, or read again where the cache had made that unnecessary.
     pub(super) fn jws(&self, kind: TokenKind) -> Result<Jws<'r>, Denial> {
         match &self.jws {
@@ -60,9 +60,9 @@ impl<'r, T> Carried<'r, T> {
 }
 
 // By hand: the token is a live credential.
-impl<T: std::fmt::Debug> std::fmt::Debug for Carried<'_, T> {
+impl<T: std::fmt::Debug> std::fmt::Debug for Presented<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Carried")
+        f.debug_struct("Presented")
             .field("claims", &self.claims)
             .field("hash", &self.hash)
             .finish_non_exhaustive()
@@ -94,7 +94,7 @@ impl<'r> Claimed<'r> {
 
         let kind = TokenKind::WorkloadIdentity;
         let identity = match (&unproven, tokens.get(kind)) {
-            (None, Some(token)) => Some(carried(
+            (None, Some(token)) => Some(presented(
                 kind,
                 token,
                 cache,
@@ -258,22 +258,22 @@ fn parse(token: &[u8], kind: TokenKind) -> Result<Jws<'_>, Denial> {
 }
 
 /// A token from the cache, or read.
-fn carried<'r, T>(
+fn presented<'r, T>(
     kind: TokenKind,
     token: &'r [u8],
     cache: &TokenCache,
     found: impl FnOnce(Kept) -> Option<Arc<T>>,
     read: impl FnOnce(&[u8], Digest) -> Result<T, Malformed>,
-) -> Result<Carried<'r, T>, Denial> {
+) -> Result<Presented<'r, T>, Denial> {
     let hash = token_hash(token);
     if let Some((kept, trust)) = cache.get(&hash)
         && let Some(claims) = found(kept)
     {
-        return Ok(Carried { claims, hash, verified_under: Some(trust), token, jws: None });
+        return Ok(Presented { claims, hash, verified_under: Some(trust), token, jws: None });
     }
     let jws = parse(token, kind)?;
     let claims = Arc::new(read(jws.payload(), hash).map_err(|e| malformed(kind, &e))?);
-    Ok(Carried { claims, hash, verified_under: None, token, jws: Some(jws) })
+    Ok(Presented { claims, hash, verified_under: None, token, jws: Some(jws) })
 }
 
 fn read_proof<'r>(
@@ -295,8 +295,8 @@ fn read_transaction<'r>(
     token: &'r [u8],
     domain: TrustDomain,
     cache: &TokenCache,
-) -> Result<Carried<'r, Transaction>, Denial> {
-    carried(
+) -> Result<Presented<'r, Transaction>, Denial> {
+    presented(
         TokenKind::Transaction,
         token,
         cache,
@@ -312,9 +312,9 @@ fn read_countersignature<'r>(
     token: &'r [u8],
     with_transaction: bool,
     cache: &TokenCache,
-) -> Result<Carried<'r, Countersigned>, Denial> {
+) -> Result<Presented<'r, Countersigned>, Denial> {
     let kind = TokenKind::Countersignature;
-    let read = carried(
+    let read = presented(
         kind,
         token,
         cache,
