@@ -37,7 +37,7 @@ pub(super) struct Instruments {
 
 impl Instruments {
     /// Makes every instrument on `meter`; the gauges watch `status`.
-    pub fn new(meter: &Meter, status: &Arc<Status>) -> Self {
+    pub(super) fn new(meter: &Meter, status: &Arc<Status>) -> Self {
         gauges(meter, status);
         let seconds = |name: &'static str, description: &'static str| {
             meter

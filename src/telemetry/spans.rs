@@ -21,7 +21,7 @@ pub(super) struct Spans {
 
 impl Spans {
     /// Makes and ends the span of one committed decision.
-    pub fn decided(&self, decided: &Decided<'_>) {
+    pub(super) fn decided(&self, decided: &Decided<'_>) {
         let source = decided.source;
         let mut attributes = vec![
             KeyValue::new("messaging.system", "kafka"),

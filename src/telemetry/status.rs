@@ -130,7 +130,7 @@ impl GateStatus {
 
 /// The shared picture. Locks are held for a few map operations and never across IO.
 #[derive(Debug, Default)]
-pub struct Status {
+pub(super) struct Status {
     picture: Mutex<Picture>,
 }
 
@@ -167,7 +167,7 @@ struct Loaded {
 
 impl Status {
     /// The gate as it stands now.
-    pub fn read(&self) -> GateStatus {
+    pub(super) fn read(&self) -> GateStatus {
         let picture = self.lock();
         let lanes: Vec<LaneStatus> =
             picture.lanes.iter().map(|(number, lane)| lane.status(*number)).collect();
