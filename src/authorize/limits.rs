@@ -41,3 +41,16 @@ pub const MAX_TRUSTED_QUEUE_TIME_S: u32 = 900;
 pub const DEFAULT_RECEIPT_LIFE_S: u32 = 900;
 /// Bytes of the metadata string of a committed offset; the broker refuses more than 4,096.
 pub const MAX_OFFSET_METADATA: usize = 4000;
+/// Policies of one bundle, links of templates counted. Bounds memory and the time to load and validate.
+pub const MAX_POLICIES: usize = 100_000;
+/// Bytes of one policy, schema or entity file. It is parsed whole, on the path of a reload.
+pub const MAX_POLICY_FILE_BYTES: usize = 64 * 1024 * 1024;
+/// Brackets and `if`s of a policy within each other. Cedar's parser takes up to 20 KiB of stack for each, unchecked.
+pub const MAX_POLICY_BRACKETS: usize = 64;
+/// Depth of a policy's expression, chained operators counted. On a stack of 2 MiB Cedar's evaluator refuses somewhere
+/// past 400, and that refusal is an evaluation error of every record.
+pub const MAX_POLICY_DEPTH: usize = 256;
+/// The largest `@approvals`.
+pub const MAX_APPROVALS: u32 = 64;
+/// The longest `@hold` and `@grant`, in seconds: 30 days.
+pub const MAX_STEP_UP_S: u32 = 30 * 86_400;

@@ -1,0 +1,58 @@
+//! What comes out of an evaluation: the verdict, who determined it, what erred, and the step-ups that are asked for.
+//! Limits: an [`Allowed`] is made by evaluation alone, so holding one is proof that policies allowed.
+
+use crate::authorize::decision::Denial;
+
+/// Proof that every principal asked about was allowed; carries the ids of the permits that allowed them, sorted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Allowed {
+    policies: Vec<String>,
+}
+
+impl Allowed {
+    // INVARIANT: called by evaluation alone, once every principal was allowed without an error and no step-up applies.
+    pub(super) fn by(policies: Vec<String>) -> Self {
+        Self { policies }
+    }
+
+    /// The ids of the permits, sorted.
+    pub fn into_policies(self) -> Vec<String> {
+        self.policies
+    }
+}
+
+/// What the policies say about one request.
+#[derive(Debug)]
+pub struct Answer {
+    /// Allowed, or the reason why not: `request_invalid`, `policy_error`, `forbidden`, `not_permitted` or
+    /// `step_up_required`.
+    pub verdict: Result<Allowed, Denial>,
+    /// The ids of the policies that determined the verdict, sorted.
+    pub determining: Vec<String>,
+    /// The policies that erred, sorted by id, each with what went wrong.
+    pub errors: Vec<(String, String)>,
+    /// The context as evaluated, as JSON with masked members replaced by `"***"`; `None` where the request was invalid
+    /// before there was a context.
+    pub context_json: Option<String>,
+    /// The masked paths that were present, sorted.
+    pub masked: Vec<String>,
+    /// The step-ups that apply, sorted by policy id.
+    pub step_ups: Vec<StepUp>,
+}
+
+/// A step-up that a policy asks for (contract, section 7).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StepUp {
+    /// The name in `@step_up`.
+    pub name: String,
+    /// The id of the policy.
+    pub policy: String,
+    /// `@message`: a sentence for the person who answers.
+    pub message: Option<String>,
+    /// `@approvals`: how many must approve, from 1.
+    pub approvals: u32,
+    /// `@hold`: how long the record is held, in seconds.
+    pub hold_s: Option<u32>,
+    /// `@grant`: how long a grant is good, in seconds.
+    pub grant_s: Option<u32>,
+}

@@ -1,0 +1,393 @@
+//! The values of a context between facts and policy: each becomes Cedar's value and the audit record's JSON from the
+//! same tree, so what is recorded is what was evaluated. Limits: moments outside the years 0 to 9999 cannot be written
+//! in Cedar and are refused by who makes them.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::sync::Mutex;
+
+use cedar_policy::{Context, EntityUid, RestrictedExpression};
+use serde_json::Value as Json;
+
+use super::shape::{Member, Shape};
+use crate::authorize::ids::UnixMillis;
+
+/// A value of a context.
+#[derive(Debug, Clone)]
+pub(super) enum Value<'a> {
+    Bool(bool),
+    Long(i64),
+    Text(Cow<'a, str>),
+    Entity(EntityUid),
+    Datetime(UnixMillis),
+    /// Milliseconds.
+    Duration(i64),
+    Ip(IpAddr),
+    /// An extension value in Cedar's own notation, checked.
+    Notation(Notation, &'a str),
+    Set(Vec<Value<'a>>),
+    Record(Vec<(&'a str, Value<'a>)>),
+}
+
+/// The extension types that can be written as a string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Notation {
+    Datetime,
+    Duration,
+    Decimal,
+    Ip,
+}
+
+/// A value of a claim that is not what the schema declares.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mistyped {
+    pub(super) path: String,
+    pub(super) problem: String,
+}
+
+impl Mistyped {
+    fn new(path: &str, problem: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), problem: problem.into() }
+    }
+}
+
+const FIRST_MS: i64 = -62_167_219_200_000;
+const LAST_MS: i64 = 253_402_300_799_999;
+
+/// Whether Cedar can hold this moment: the years 0 to 9999.
+pub(super) fn is_datetime(moment: UnixMillis) -> bool {
+    (FIRST_MS..=LAST_MS).contains(&moment.0)
+}
+
+/// A moment of [`is_datetime`] as RFC 3339 with milliseconds, in UTC, which is how Cedar reads one. Days become a date of
+/// the proleptic Gregorian calendar in years that begin in March, so that a leap day is the last of its year.
+fn rfc3339(moment: UnixMillis) -> String {
+    const DAY_MS: i64 = 86_400_000;
+    const ERA_DAYS: i64 = 146_097;
+    let days = moment.0.div_euclid(DAY_MS) + 719_468;
+    let (era, day_of_era) = (days.div_euclid(ERA_DAYS), days.rem_euclid(ERA_DAYS));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    let ms = moment.0.rem_euclid(DAY_MS);
+    let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1000)
+}
+
+impl<'a> Value<'a> {
+    /// What the claim at `path` is by its declared type. Members that are not declared are left out.
+    pub(super) fn of_json(json: &'a Json, shape: &'a Shape, path: &mut String) -> Result<Self, Mistyped> {
+        let wrong = |path: &str| Err(Mistyped::new(path, format!("must be {shape}")));
+        Ok(match (shape, json) {
+            (Shape::Bool, Json::Bool(value)) => Self::Bool(*value),
+            (Shape::Long, Json::Number(value)) => match value.as_i64() {
+                Some(value) => Self::Long(value),
+                None => return wrong(path),
+            },
+            (Shape::String, Json::String(value)) => Self::Text(value.into()),
+            (Shape::Datetime, Json::String(value)) => Self::notation(Notation::Datetime, value, shape, path)?,
+            (Shape::Duration, Json::String(value)) => Self::notation(Notation::Duration, value, shape, path)?,
+            (Shape::Decimal, Json::String(value)) => Self::notation(Notation::Decimal, value, shape, path)?,
+            (Shape::Ip, Json::String(value)) => Self::notation(Notation::Ip, value, shape, path)?,
+            (Shape::Entity(kind), value) => {
+                let member = |name: &str| value.get(name).and_then(Json::as_str);
+                match (member("type"), member("id")) {
+                    (Some(of), Some(id)) if of == kind.text => match kind.entity(id) {
+                        Some(entity) => Self::Entity(entity),
+                        None => {
+                            return Err(Mistyped::new(path, format!("is none of the entities of `{of}`")));
+                        }
+                    },
+                    _ => {
+                        let problem = format!("must be {{\"type\": \"{}\", \"id\": \"...\"}}", kind.text);
+                        return Err(Mistyped::new(path, problem));
+                    }
+                }
+            }
+            (Shape::Set(element), Json::Array(values)) => {
+                let mut set = Vec::with_capacity(values.len());
+                let length = path.len();
+                for (i, value) in values.iter().enumerate() {
+                    let _ = write!(path, "[{i}]");
+                    set.push(Self::of_json(value, element, path)?);
+                    path.truncate(length);
+                }
+                Self::Set(set)
+            }
+            (Shape::Record(members), Json::Object(value)) => Self::of_members(value, members, path)?,
+            _ => return wrong(path),
+        })
+    }
+
+    /// The declared members of a JSON object.
+    pub(super) fn of_members(
+        value: &'a serde_json::Map<String, Json>,
+        members: &'a [Member],
+        path: &mut String,
+    ) -> Result<Self, Mistyped> {
+        let mut record = Vec::with_capacity(members.len());
+        let length = path.len();
+        for member in members {
+            let _ = write!(path, ".{}", member.name);
+            match value.get(&*member.name) {
+                Some(value) => record.push((&*member.name, Self::of_json(value, &member.shape, path)?)),
+                None if member.required => return Err(Mistyped::new(path, "is missing")),
+                None => {}
+            }
+            path.truncate(length);
+        }
+        Ok(Self::Record(record))
+    }
+
+    /// Cedar checks the notation when the value is made; trying it alone says where the mistake is.
+    fn notation(notation: Notation, text: &'a str, shape: &Shape, path: &str) -> Result<Self, Mistyped> {
+        match Context::from_pairs([(String::new(), notation.expression(text))]) {
+            Ok(_) => Ok(Self::Notation(notation, text)),
+            Err(_) => Err(Mistyped::new(path, format!("must be {shape}, in Cedar's notation"))),
+        }
+    }
+
+    /// As a value of Cedar's. `None` only where a record has a member twice, which nothing here can make.
+    pub(super) fn expression(&self, cache: &TimeCache) -> Option<RestrictedExpression> {
+        Some(match self {
+            Self::Bool(value) => RestrictedExpression::new_bool(*value),
+            Self::Long(value) => RestrictedExpression::new_long(*value),
+            Self::Text(text) => RestrictedExpression::new_string(text.to_string()),
+            Self::Entity(entity) => RestrictedExpression::new_entity_uid(entity.clone()),
+            Self::Datetime(moment) => cache.get(Notation::Datetime, moment.0),
+            Self::Duration(ms) => cache.get(Notation::Duration, *ms),
+            Self::Ip(address) => RestrictedExpression::new_ip(address.to_string()),
+            Self::Notation(notation, text) => notation.expression(text),
+            Self::Set(values) => {
+                let values: Option<Vec<_>> = values.iter().map(|value| value.expression(cache)).collect();
+                RestrictedExpression::new_set(values?)
+            }
+            Self::Record(members) => {
+                let mut record = Vec::with_capacity(members.len());
+                for (name, value) in members {
+                    record.push(((*name).to_owned(), value.expression(cache)?));
+                }
+                RestrictedExpression::new_record(record).ok()?
+            }
+        })
+    }
+
+    /// As JSON that Cedar reads back with the schema, masked members as `"***"`.
+    pub(super) fn write_json(&self, out: &mut String, mask: &mut Mask<'_>) {
+        match self {
+            Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+            Self::Long(value) => push_display(out, value),
+            Self::Text(text) => push_string(out, text),
+            Self::Entity(entity) => {
+                out.push_str("{\"type\":");
+                push_string(out, &entity.type_name().to_string());
+                out.push_str(",\"id\":");
+                push_string(out, entity.id().unescaped());
+                out.push('}');
+            }
+            Self::Datetime(moment) => push_string(out, &rfc3339(*moment)),
+            Self::Duration(ms) => {
+                let _ = write!(out, "\"{ms}ms\"");
+            }
+            Self::Ip(address) => {
+                let _ = write!(out, "\"{address}\"");
+            }
+            Self::Notation(_, text) => push_string(out, text),
+            Self::Set(values) => {
+                out.push('[');
+                for (i, value) in values.iter().enumerate() {
+                    if i > 0 {
+                        out.push(',');
+                    }
+                    value.write_json(out, mask);
+                }
+                out.push(']');
+            }
+            Self::Record(members) => {
+                out.push('{');
+                for (i, (name, value)) in members.iter().enumerate() {
+                    if i > 0 {
+                        out.push(',');
+                    }
+                    push_string(out, name);
+                    out.push(':');
+                    let outer = mask.enter(name);
+                    if mask.covers() {
+                        out.push_str("\"***\"");
+                    } else {
+                        value.write_json(out, mask);
+                    }
+                    mask.leave(outer);
+                }
+                out.push('}');
+            }
+        }
+    }
+}
+
+impl Notation {
+    fn expression(self, text: &str) -> RestrictedExpression {
+        match self {
+            Self::Datetime => RestrictedExpression::new_datetime(text),
+            Self::Duration => RestrictedExpression::new_duration(text),
+            Self::Decimal => RestrictedExpression::new_decimal(text),
+            Self::Ip => RestrictedExpression::new_ip(text),
+        }
+    }
+}
+
+fn push_display(out: &mut String, value: &impl std::fmt::Display) {
+    let _ = write!(out, "{value}");
+}
+
+/// As a JSON string. Serialising a string cannot fail; were it to, the member is masked rather than left open.
+pub(super) fn push_string(out: &mut String, text: &str) {
+    out.push_str(&serde_json::to_string(text).unwrap_or_else(|_| "\"***\"".to_owned()));
+}
+
+/// Which members are not written, and where the writer stands.
+pub(super) struct Mask<'m> {
+    paths: &'m [String],
+    at: String,
+    found: Vec<String>,
+}
+
+impl<'m> Mask<'m> {
+    pub(super) fn new(paths: &'m [String]) -> Self {
+        Self { paths, at: String::new(), found: Vec::new() }
+    }
+
+    /// Goes into a member; the result leads back out.
+    fn enter(&mut self, name: &str) -> usize {
+        let outer = self.at.len();
+        if !self.paths.is_empty() {
+            if outer > 0 {
+                self.at.push('.');
+            }
+            self.at.push_str(name);
+        }
+        outer
+    }
+
+    fn leave(&mut self, outer: usize) {
+        self.at.truncate(outer);
+    }
+
+    fn covers(&mut self) -> bool {
+        let covered = self.paths.contains(&self.at);
+        if covered {
+            self.found.push(self.at.clone());
+        }
+        covered
+    }
+
+    /// The masked paths that were present, sorted.
+    pub(super) fn into_found(mut self) -> Vec<String> {
+        self.found.sort();
+        self.found.dedup();
+        self.found
+    }
+}
+
+/// Moments and durations as Cedar's expressions. Making one costs 4 us (Cedar parses the name of its constructor each
+/// time), cloning one next to nothing, and `now` and the times of a token come again from record to record. A slot in
+/// use by another lane is passed by, never waited for.
+#[derive(Debug)]
+pub(super) struct TimeCache {
+    slots: [Mutex<Option<Slot>>; 64],
+}
+
+#[derive(Debug)]
+struct Slot {
+    notation: Notation,
+    ms: i64,
+    expression: RestrictedExpression,
+}
+
+impl TimeCache {
+    pub(super) fn new() -> Self {
+        Self { slots: std::array::from_fn(|_| Mutex::new(None)) }
+    }
+
+    fn get(&self, notation: Notation, ms: i64) -> RestrictedExpression {
+        // Spread by the high bits of a product: moments of one batch are close together.
+        let index = ((ms as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize;
+        let mut slot = self.slots.get(index).and_then(|slot| slot.try_lock().ok());
+        if let Some(Some(kept)) = slot.as_deref()
+            && kept.notation == notation
+            && kept.ms == ms
+        {
+            return kept.expression.clone();
+        }
+        let expression = match notation {
+            Notation::Duration => notation.expression(&format!("{ms}ms")),
+            _ => notation.expression(&rfc3339(UnixMillis(ms))),
+        };
+        if let Some(slot) = slot.as_deref_mut() {
+            *slot = Some(Slot { notation, ms, expression: expression.clone() });
+        }
+        expression
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_what_cedar_reads() {
+        assert_eq!(rfc3339(UnixMillis(0)), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(UnixMillis(1_893_456_000_120)), "2030-01-01T00:00:00.120Z");
+        assert_eq!(rfc3339(UnixMillis(FIRST_MS)), "0000-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(UnixMillis(LAST_MS)), "9999-12-31T23:59:59.999Z");
+        // The calendar agrees with another's over all that the other can hold.
+        for n in 0..20_000 {
+            let ms = FIRST_MS + n * 15_778_463_987;
+            let Ok(time) = jiff::Timestamp::from_millisecond(ms) else { break };
+            assert_eq!(rfc3339(UnixMillis(ms)), time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string());
+        }
+        let cache = TimeCache::new();
+        for ms in [FIRST_MS, -1, 0, 1, 1_893_456_000_120, LAST_MS] {
+            for notation in [Notation::Datetime, Notation::Duration] {
+                for _ in 0..2 {
+                    Context::from_pairs([("t".to_owned(), cache.get(notation, ms))]).unwrap();
+                }
+            }
+        }
+        assert!(!is_datetime(UnixMillis(FIRST_MS - 1)) && !is_datetime(UnixMillis(LAST_MS + 1)));
+    }
+
+    #[test]
+    fn kept_expressions_are_of_their_own_moment() {
+        let cache = TimeCache::new();
+        for round in 0..2 {
+            for ms in 0..500 {
+                let kept = cache.get(Notation::Datetime, ms);
+                assert_eq!(kept, Notation::Datetime.expression(&rfc3339(UnixMillis(ms))), "{round} {ms}");
+                assert_eq!(
+                    cache.get(Notation::Duration, ms),
+                    Notation::Duration.expression(&format!("{ms}ms"))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn masked_members_are_not_written() {
+        let text = |text: &'static str| Value::Text(text.into());
+        let value = Value::Record(vec![
+            ("card", text("4111")),
+            ("name", text("a\"b\u{1}")),
+            ("nested", Value::Record(vec![("card", text("4222")), ("n", Value::Set(vec![Value::Long(-1)]))])),
+        ]);
+        let mask = ["nested.card".to_owned(), "name.first".to_owned(), "absent".to_owned()];
+        let (mut out, mut mask) = (String::new(), Mask::new(&mask));
+        value.write_json(&mut out, &mut mask);
+        assert_eq!(out, r#"{"card":"4111","name":"a\"b\u0001","nested":{"card":"***","n":[-1]}}"#);
+        assert_eq!(mask.into_found(), ["nested.card"]);
+    }
+}
