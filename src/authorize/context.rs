@@ -25,6 +25,7 @@ pub struct Claimed<'r> {
 
 /// Who the record says has sent it.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one lives at a time, on the stack, and almost all are signed")]
 pub(super) enum ClaimedSender<'r> {
     /// With identity and proof.
     Signed {

@@ -56,8 +56,12 @@ pub struct Verified {
     /// What must be remembered with the decision, whatever it will be; `None` if there is no proof to be copied.
     pub replay: Option<Entry>,
     // INVARIANT: keeps every other module from making one.
-    _sealed: (),
+    _sealed: Sealed,
 }
+
+/// Nobody outside this file can name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sealed;
 
 /// What had been verified before a record was refused.
 #[derive(Debug, Clone)]
@@ -173,7 +177,7 @@ fn check(
         key,
         value,
         replay,
-        _sealed: (),
+        _sealed: Sealed,
     })
 }
 
@@ -387,7 +391,10 @@ impl Verified {
             key: None,
             value: None,
             replay: None,
-            _sealed: (),
+            _sealed: Sealed,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

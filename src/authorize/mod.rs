@@ -20,6 +20,8 @@ pub mod record;
 pub mod replay;
 pub mod request;
 pub mod route;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod token_cache;
 pub mod traceparent;
 pub mod trust;

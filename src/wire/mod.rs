@@ -4,3 +4,4 @@
 pub mod audit;
 pub mod outgoing;
 pub mod redact;
+pub mod replay;
