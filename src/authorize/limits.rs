@@ -54,3 +54,10 @@ pub const MAX_POLICY_DEPTH: usize = 256;
 pub const MAX_APPROVALS: u32 = 64;
 /// The longest `@hold` and `@grant`, in seconds: 30 days.
 pub const MAX_STEP_UP_S: u32 = 30 * 86_400;
+/// Bytes of a value that a mapping reads as JSON. A larger one would be parsed and copied for every decision.
+pub const MAX_MAPPED_VALUE_BYTES: usize = 1024 * 1024;
+/// Bytes of one mapping expression. It is a person's text, but its parser recurses.
+pub const MAX_EXPRESSION_BYTES: usize = 4 * 1024;
+/// The upper bound of a mapping's work on one record, in nanoseconds: 50 ms. A record for which it could take longer
+/// is refused unevaluated, or one sender could hold up a lane past the time-out of its transaction.
+pub const MAX_MAPPING_WORK_NS: f64 = 50_000_000.0;

@@ -1,12 +1,13 @@
 //! What a record asks for: the action, the resource and the workflow of the contract, in AuthZEN's shapes, and the
 //! mapping that finds them. Limits: nothing here knows who asks or whether they may; signatures were verified before.
 
+mod bound;
 mod mapping;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-pub use mapping::{Mapping, MappingError, MappingSource};
+pub use mapping::{Evidence, Mapping, MappingError, MappingSource, TransactionClaims};
 
 use super::limits::{MAX_NUMERIC_DATE, MAX_SAFE_INTEGER};
 
