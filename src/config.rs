@@ -1,1 +1,0 @@
-//! File and environment to a typed configuration; every mistake reported at once.
