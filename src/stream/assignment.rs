@@ -13,10 +13,13 @@ use crate::authorize::ids::{Offset, Position, UnixMillis};
 pub enum Stage {
     /// Its stable committed position is asked for.
     Locating(Locating),
-    /// Its position and tree are known; a barrier has to be written to its replay partition.
-    Opening(Position),
+    /// Its tree is known, and its position, or `None` where it was never worked on; a barrier has to be written to its
+    /// replay partition.
+    Opening(Option<Position>),
     /// Its replay partition is read up to the barrier.
     Reading(Reading),
+    /// All is restored; reading has to go to its position.
+    Restored(Position),
     /// Its records are decided.
     Ready,
     /// It cannot be decided until a person has done something; the sentence says what.
@@ -73,6 +76,8 @@ pub struct Owned<S> {
     pub position: Option<Position>,
     /// The first offset that has not been taken into a batch.
     pub next: Position,
+    /// When the lane gained it.
+    pub gained: Duration,
     /// The replay records within the window: their offsets, and the newest acceptance in each.
     window: VecDeque<(Offset, UnixMillis)>,
     /// The offset after the last replay record known.
@@ -81,8 +86,9 @@ pub struct Owned<S> {
 
 impl<S: Remembered> Owned<S> {
     /// A partition just gained: nothing is known of it.
-    pub fn gained() -> Self {
+    pub fn gained(now: Duration) -> Self {
         Self {
+            gained: now,
             stage: Stage::Locating(Locating::default()),
             state: S::default(),
             position: None,

@@ -516,9 +516,8 @@ impl ConsumerContext for Membership {
             if let Err(error) = started {
                 tracing::error!(%error, "partitions could not be taken");
             }
-            if !partitions.is_empty() {
-                lock(&self.events).push_back(Event::Assigned(partitions));
-            }
+            // None at all is news too: the lane has joined.
+            lock(&self.events).push_back(Event::Assigned(partitions));
         } else {
             let lost = consumer.assignment_lost();
             if let Err(error) = consumer.incremental_unassign(list) {

@@ -9,14 +9,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::assignment::{Locating, Owned, Stage};
+use super::assignment::{Owned, Stage};
 use super::clock::Clock;
 use super::decider::{Decider, Delivery, PartitionCounts, Remembered as _};
 use super::log::{Cause, Event, Log, LogError, Mark, ProducerFate, Refusal, Tag, TopicPartition};
 use super::restore::ENTRIES_KEY;
-use super::status::{LaneStatus, Phase};
 use crate::authorize::ids::{Coordinates, Topic, UnixMillis};
 use crate::authorize::record::Record;
+use crate::telemetry::Telemetry;
+use crate::telemetry::events::{
+    AbortKind, BatchCommitted, BrokerAway, LaneAssigned, LanePaused, LaneResumed, LaneRevoked, LaneStopped,
+    PartitionProgress, ProducerReplaced, ReplaceCause, TransactionAborted,
+};
 use crate::wire::outgoing::Outgoing;
 
 /// Where a partition without a committed position begins, once.
@@ -31,6 +35,8 @@ pub enum Start {
 /// What a lane must know of a source topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
+    /// The route that reads it.
+    pub route: String,
     /// Its replay topic, with as many partitions.
     pub replay: Topic,
     /// Where it begins.
@@ -42,6 +48,8 @@ pub struct Source {
 /// How a lane works.
 #[derive(Debug, Clone)]
 pub struct LaneSettings {
+    /// The lane's number in its gate.
+    pub lane: usize,
     /// The source topics.
     pub sources: BTreeMap<Topic, Source>,
     /// The topics that outcomes and audit records go to.
@@ -94,6 +102,8 @@ const BUSY: Duration = Duration::from_millis(5);
 /// The first wait after a failure; it doubles to the last.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(10);
 const LAST_BACK_OFF: Duration = Duration::from_secs(2);
+/// More aborts in a row than this are shown as an absent log.
+const ABORTS_BEFORE_AWAY: u32 = 3;
 /// Between two rounds of forgetting.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// Between two looks at how many partitions the topics have.
@@ -107,7 +117,7 @@ pub struct Lane<L, D: Decider, C> {
     decider: D,
     pub(super) clock: C,
     pub(super) settings: LaneSettings,
-    pub(super) status: Arc<LaneStatus>,
+    pub(super) telemetry: Telemetry,
     pub(super) owned: BTreeMap<TopicPartition, Owned<D::State>>,
     pub(super) counts: Counts,
     batch: VecDeque<Record>,
@@ -118,19 +128,23 @@ pub struct Lane<L, D: Decider, C> {
     producer: ProducerFate,
     fenced: u32,
     failures: u32,
+    /// Whether a batch was aborted and none has been committed since.
+    redo: bool,
+    away: bool,
+    problem: String,
     next_housekeeping: Duration,
     next_recount: Duration,
 }
 
 impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     /// A lane that has not joined yet.
-    pub fn new(log: L, decider: D, clock: C, settings: LaneSettings, status: Arc<LaneStatus>) -> Self {
+    pub fn new(log: L, decider: D, clock: C, settings: LaneSettings, telemetry: Telemetry) -> Self {
         Self {
             log,
             decider,
             clock,
             settings,
-            status,
+            telemetry,
             owned: BTreeMap::new(),
             counts: Counts::default(),
             batch: VecDeque::new(),
@@ -139,6 +153,9 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             producer: ProducerFate::Usable,
             fenced: 0,
             failures: 0,
+            redo: false,
+            away: false,
+            problem: String::new(),
             next_housekeeping: Duration::ZERO,
             next_recount: Duration::ZERO,
         }
@@ -146,15 +163,12 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
 
     /// Works until it is asked to stop, or cannot go on. A broker that is away is waited for.
     pub fn run(&mut self, stop: &Stop) -> Result<(), LaneError> {
-        self.status.enter(Phase::Starting);
         let result = self.work(stop);
         if result.is_ok() {
             self.leave();
         }
-        self.status.enter(match &result {
-            Ok(()) => Phase::Stopped,
-            Err(error) => Phase::Failed(error.to_string()),
-        });
+        let problem = result.as_ref().err().map(ToString::to_string);
+        LaneStopped { lane: self.settings.lane, problem: problem.as_deref() }.emit(&self.telemetry);
         result
     }
 
@@ -176,14 +190,15 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     /// One round: read, decide and commit, bring gained partitions closer to ready, forget what is old.
     pub(super) fn turn(&mut self) -> Result<(), LogError> {
         self.fill()?;
-        if self.producer != ProducerFate::Usable {
-            self.log.renew()?;
-            self.producer = ProducerFate::Usable;
-            self.status.count(|counters| counters.renewed += 1);
-        }
+        self.renew()?;
         self.decide_batch()?;
         self.restore()?;
         self.keep_house()?;
+        if !self.redo
+            && self.owned.values().all(|owned| matches!(owned.stage, Stage::Ready | Stage::Refused(_)))
+        {
+            self.succeeded();
+        }
         Ok(())
     }
 
@@ -204,17 +219,29 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                     }
                 }
                 Event::Assigned(partitions) => self.gained(partitions),
-                Event::Revoked(partitions) => self.gone(&partitions, "revoked"),
-                Event::Lost(partitions) => self.gone(&partitions, "lost"),
+                Event::Revoked(partitions) => self.gone(&partitions, false),
+                Event::Lost(partitions) => self.gone(&partitions, true),
                 Event::Idle => match opened {
                     Some(at) if self.clock.elapsed().saturating_sub(at) < self.settings.linger => {}
                     _ => break,
                 },
             }
         }
-        if self.failures == 0 {
-            self.status.enter(Phase::Running);
-        }
+        Ok(())
+    }
+
+    /// Replaces the producer where it is of no more use.
+    fn renew(&mut self) -> Result<(), LogError> {
+        let cause = match self.producer {
+            ProducerFate::Usable => return Ok(()),
+            ProducerFate::Unclear => ReplaceCause::TimedOut,
+            ProducerFate::Fenced => ReplaceCause::Fenced,
+        };
+        self.log.renew()?;
+        self.producer = ProducerFate::Usable;
+        let attempt = self.failures;
+        ProducerReplaced { lane: self.settings.lane, cause, attempt, problem: &self.problem }
+            .emit(&self.telemetry);
         Ok(())
     }
 
@@ -236,21 +263,23 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
 
     fn gained(&mut self, partitions: Vec<TopicPartition>) {
         self.next_recount = Duration::ZERO;
+        let pairs: Vec<_> = partitions.iter().map(TopicPartition::pair).collect();
+        LaneAssigned { lane: self.settings.lane, partitions: &pairs }.emit(&self.telemetry);
+        let now = self.clock.elapsed();
         for partition in partitions {
-            tracing::info!(%partition, "partition assigned");
-            self.status.partition(&partition, Some(&Stage::Locating(Locating::default())));
-            self.owned.insert(partition, Owned::gained());
+            self.owned.insert(partition, Owned::gained(now));
         }
     }
 
     /// INVARIANT: no transaction is open here, and records of these partitions that were read and not decided never
     /// will be: their new owner reads them again.
-    fn gone(&mut self, partitions: &[TopicPartition], how: &'static str) {
+    fn gone(&mut self, partitions: &[TopicPartition], lost: bool) {
+        let pairs: Vec<_> = partitions.iter().map(TopicPartition::pair).collect();
+        LaneRevoked { lane: self.settings.lane, partitions: &pairs, lost }.emit(&self.telemetry);
         for partition in partitions {
-            tracing::info!(%partition, how, "partition given up");
             self.owned.remove(partition);
-            self.status.partition(partition, None);
         }
+        self.redo &= !self.owned.is_empty();
         self.batch.retain(|record| !partitions.contains(&TopicPartition::of(record)));
         self.known.retain(|at, _| {
             !partitions.iter().any(|gone| gone.topic == at.topic && gone.partition == at.partition)
@@ -334,7 +363,9 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             mark.metadata = owned.metadata(&writers).map_err(|error| gate_fault(error.to_string()))?;
         }
         self.log.send_positions(&marks)?;
+        let asked = self.clock.elapsed();
         let receipts = self.log.commit()?;
+        let commit = self.clock.elapsed().saturating_sub(asked);
         for (index, mark) in marks.iter().enumerate() {
             let Some(owned) = self.owned.get_mut(&mark.of) else { continue };
             owned.state.commit();
@@ -342,22 +373,50 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             if let (Some(offset), Some(newest)) = (receipts.get(&index), newest.get(&index)) {
                 owned.remember(*offset, *newest);
             }
-            let end = self.log.known_end(&mark.of);
-            self.status.progress(&mark.of, mark.position, end);
         }
         self.decider.committed();
+        BatchCommitted { lane: self.settings.lane, records: taken, commit }.emit(&self.telemetry);
+        for mark in &marks {
+            self.show_progress(&mark.of);
+        }
         for record in self.batch.iter().take(taken) {
             self.known.remove(&record.source);
         }
-        self.succeeded(taken);
+        self.succeeded();
         Ok(taken)
     }
 
-    fn succeeded(&mut self, records: usize) {
+    fn succeeded(&mut self) {
         self.failures = 0;
         self.fenced = 0;
-        let now = self.clock.now();
-        self.status.committed(now, records as u64);
+        self.redo = false;
+        if std::mem::take(&mut self.away) {
+            LaneResumed { lane: self.settings.lane }.emit(&self.telemetry);
+        }
+    }
+
+    fn show_progress(&self, of: &TopicPartition) {
+        let (Some(owned), Some(source)) = (self.owned.get(of), self.settings.sources.get(&of.topic)) else {
+            return;
+        };
+        let lag = match (self.log.known_end(of), owned.position) {
+            (Some(end), Some(position)) => u64::try_from(end.0 - position.0).ok(),
+            _ => None,
+        };
+        PartitionProgress {
+            lane: self.settings.lane,
+            route: &source.route,
+            partition: &of.pair(),
+            lag,
+            replay_entries: owned.state.remembered(),
+        }
+        .emit(&self.telemetry);
+    }
+
+    fn away(&mut self, problem: &str) {
+        if !std::mem::replace(&mut self.away, true) {
+            BrokerAway { lane: self.settings.lane, problem }.emit(&self.telemetry);
+        }
     }
 
     /// Brings the lane back to where it can go on, or ends it.
@@ -365,17 +424,14 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         self.failures = self.failures.saturating_add(1);
         match error {
             LogError::Fatal(cause) => return Err(LaneError::Membership(cause)),
-            LogError::Retriable(cause) => {
-                tracing::warn!(%cause, "the log is away; waiting for it");
-                self.status.enter(Phase::Waiting(cause.to_string()));
-            }
+            LogError::Retriable(cause) => self.away(&cause.to_string()),
             LogError::AbortAndRewind { cause, producer } => {
-                tracing::warn!(%cause, ?producer, "batch aborted; going back to the committed positions");
-                self.status.count(|counters| counters.aborted += 1);
-                if self.failures > 1 {
-                    self.status.enter(Phase::Waiting(cause.to_string()));
-                }
+                self.problem = cause.to_string();
+                self.redo = true;
                 self.rewind(producer)?;
+                if self.failures > ABORTS_BEFORE_AWAY {
+                    self.away(&cause.to_string());
+                }
                 if producer == ProducerFate::Fenced {
                     self.fenced = self.fenced.saturating_add(1);
                     if self.fenced > self.settings.fenced_tries {
@@ -395,23 +451,33 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             match self.log.abort() {
                 Ok(()) => {}
                 Err(LogError::Fatal(cause)) => return Err(LaneError::Membership(cause)),
-                Err(error) => {
-                    tracing::warn!(%error, "the abort failed; the producer is replaced");
-                    self.producer = ProducerFate::Unclear;
-                }
+                // Whether it was aborted is unknown: a new producer ends it for certain.
+                Err(_) => self.producer = ProducerFate::Unclear,
             }
         } else {
             self.producer = producer;
         }
         let refusals = self.log.refusals();
         self.learn(&refusals);
+        let kind = match producer {
+            ProducerFate::Usable if !refusals.is_empty() => AbortKind::Undeliverable,
+            ProducerFate::Usable => AbortKind::Retriable,
+            ProducerFate::Unclear => AbortKind::Unclear,
+            ProducerFate::Fenced => AbortKind::Fenced,
+        };
+        TransactionAborted {
+            lane: self.settings.lane,
+            kind,
+            records: self.batch.len(),
+            problem: &self.problem,
+        }
+        .emit(&self.telemetry);
         self.decider.aborted();
         self.batch.clear();
         let again: Vec<TopicPartition> =
             self.owned.iter().filter(|(_, owned)| owned.is_ready()).map(|(of, _)| of.clone()).collect();
-        for (of, owned) in &mut self.owned {
+        for owned in self.owned.values_mut() {
             owned.rewind();
-            self.status.partition(of, Some(&owned.stage));
         }
         if let Err(error) = self.log.pause(&again) {
             // Their records are dropped on arrival until they are ready again; it only costs the reading.
@@ -453,11 +519,11 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
 
     /// Stops deciding a partition, loudly: a person has to look.
     pub(super) fn refuse(&mut self, of: &TopicPartition, why: String) {
-        tracing::error!(partition = %of, why, "partition stopped");
+        let reason = format!("partition {of} is stopped: {why}");
+        LanePaused { lane: self.settings.lane, reason: &reason }.emit(&self.telemetry);
         if let Some(owned) = self.owned.get_mut(of) {
             owned.state.abort();
             owned.stage = Stage::Refused(why);
-            self.status.partition(of, Some(&owned.stage));
         }
         if let Err(error) = self.log.pause(std::slice::from_ref(of)) {
             tracing::debug!(%error, "a partition could not be paused");
@@ -476,9 +542,10 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 && owned.is_ready()
             {
                 owned.forget(before(now, source.window));
-                let end = self.log.known_end(of);
-                self.status.remembered(of, owned.state.remembered(), end);
             }
+        }
+        for of in self.owned.keys().filter(|of| self.owned.get(*of).is_some_and(Owned::is_ready)) {
+            self.show_progress(of);
         }
         if elapsed >= self.next_recount && !self.counts.0.is_empty() {
             self.recount()?;
@@ -505,8 +572,8 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         let deadline = self.clock.elapsed() + LEAVE_WITHIN;
         while !self.owned.is_empty() && self.clock.elapsed() < deadline {
             match self.log.poll(BUSY) {
-                Ok(Event::Revoked(partitions)) => self.gone(&partitions, "revoked"),
-                Ok(Event::Lost(partitions)) => self.gone(&partitions, "lost"),
+                Ok(Event::Revoked(partitions)) => self.gone(&partitions, false),
+                Ok(Event::Lost(partitions)) => self.gone(&partitions, true),
                 Ok(_) | Err(LogError::Retriable(_)) => {}
                 Err(_) => break,
             }

@@ -24,6 +24,11 @@ impl TopicPartition {
     pub fn of(record: &Record) -> Self {
         Self { topic: record.source.topic.clone(), partition: record.source.partition }
     }
+
+    /// The two of them.
+    pub fn pair(&self) -> (Topic, Partition) {
+        (self.topic.clone(), self.partition)
+    }
 }
 
 impl fmt::Display for TopicPartition {

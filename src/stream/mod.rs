@@ -14,4 +14,3 @@ pub mod kafka_ffi;
 pub mod lane;
 pub mod log;
 mod restore;
-pub mod status;

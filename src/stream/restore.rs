@@ -5,14 +5,15 @@
 use bytes::Bytes;
 use std::time::Duration;
 
-use super::assignment::{Locating, Owned, Purpose, Reading, Stage};
+use super::assignment::{Locating, Purpose, Reading, Stage};
 use super::checkpoint::Checkpoint;
 use super::clock::Clock;
 use super::decider::{Decider, Remembered as _};
-use super::lane::{Lane, Start, before};
+use super::lane::{Lane, Start, before, gate_fault};
 use super::log::{Committed, Log, LogError, Mark, Tag, TopicPartition};
 use crate::authorize::ids::{Position, Topic};
 use crate::authorize::record::Record;
+use crate::telemetry::events::PartitionRestored;
 use crate::wire::outgoing::Outgoing;
 
 /// The key of a replay record that holds proofs.
@@ -42,7 +43,11 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         }
         self.locate()?;
         self.open()?;
-        self.read()
+        self.read()?;
+        for of in self.stages(|stage| matches!(stage, Stage::Restored(_))) {
+            self.settle(&of)?;
+        }
+        Ok(())
     }
 
     fn stages(&self, of_interest: impl Fn(&Stage) -> bool) -> Vec<TopicPartition> {
@@ -52,7 +57,6 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     fn enter(&mut self, of: &TopicPartition, stage: Stage) {
         if let Some(owned) = self.owned.get_mut(of) {
             owned.stage = stage;
-            self.status.partition(of, Some(&owned.stage));
         }
     }
 
@@ -77,11 +81,12 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 }
                 // The memory stands exactly there: nothing happened since.
                 Committed::At(position, _) if owned.position == Some(position) => {
-                    self.go_on(&of, position)?;
+                    self.log.resume_at(&of, position)?;
+                    owned.ready(position);
                 }
                 Committed::At(position, metadata) => match Checkpoint::decode(&metadata) {
                     Ok(Some(checkpoint)) => match owned.reset(&checkpoint) {
-                        Ok(()) => self.enter(&of, Stage::Opening(position)),
+                        Ok(()) => self.enter(&of, Stage::Opening(Some(position))),
                         Err(error) => self.refuse(&of, format!("its audit tree cannot be restored: {error}")),
                     },
                     Ok(None) => probes.push((of, Some(position), search.missing)),
@@ -134,12 +139,14 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     fn open(&mut self) -> Result<(), LogError> {
         let writers = self.log.writers();
         let mut marks = Vec::new();
-        for (of, owned) in &self.owned {
-            if let Stage::Opening(position) = owned.stage {
-                let metadata =
-                    owned.metadata(&writers).map_err(|error| super::lane::gate_fault(error.to_string()))?;
-                marks.push(Mark { of: of.clone(), position, metadata });
-            }
+        for of in self.stages(|stage| matches!(stage, Stage::Opening(_))) {
+            let Some(owned) = self.owned.get(&of) else { continue };
+            let metadata = owned.metadata(&writers).map_err(|error| gate_fault(error.to_string()))?;
+            let position = match owned.stage {
+                Stage::Opening(Some(position)) => position,
+                _ => self.start_of(&of)?,
+            };
+            marks.push(Mark { of, position, metadata });
         }
         if marks.is_empty() {
             return Ok(());
@@ -192,7 +199,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             .sources
             .get(&of.topic)
             .map(|source| source.replay.clone())
-            .ok_or_else(|| super::lane::gate_fault(format!("no replay topic for `{}`", of.topic)))
+            .ok_or_else(|| gate_fault(format!("no replay topic for `{}`", of.topic)))
     }
 
     fn start_reading(&mut self) -> Result<(), LogError> {
@@ -257,7 +264,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 }
                 if offset >= reading.barrier {
                     owned.forget(before(self.clock.now(), window));
-                    self.check_bounds(&of, position)?;
+                    self.enter(&of, Stage::Restored(position));
                 }
             }
             Purpose::Probe { position, traces } => {
@@ -268,13 +275,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 } else if traces {
                     self.nothing_beside(&of, position, reading.missing);
                 } else {
-                    let position = match position {
-                        Some(position) => position,
-                        None => self.start_of(&of)?,
-                    };
-                    if let Some(owned) = self.owned.get_mut(&of) {
-                        owned.passed(offset);
-                    }
+                    owned.passed(offset);
                     self.enter(&of, Stage::Opening(position));
                 }
             }
@@ -313,8 +314,12 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         })
     }
 
-    /// A position must lie within what the topic holds; then the partition is ready.
-    fn check_bounds(&mut self, of: &TopicPartition, position: Position) -> Result<(), LogError> {
+    /// Everything is restored. Reading goes to the position, if that lies within what the topic holds, and the partition
+    /// is ready.
+    fn settle(&mut self, of: &TopicPartition) -> Result<(), LogError> {
+        let Some(Stage::Restored(position)) = self.owned.get(of).map(|owned| owned.stage.clone()) else {
+            return Ok(());
+        };
         let (first, end) = self.log.bounds(of)?;
         if position > end {
             let why = format!(
@@ -329,14 +334,14 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 "records were deleted from the source before they were decided"
             );
         }
-        self.go_on(of, position.max(first))
-    }
-
-    fn go_on(&mut self, of: &TopicPartition, position: Position) -> Result<(), LogError> {
+        let position = position.max(first);
         self.log.resume_at(of, position)?;
         if let Some(owned) = self.owned.get_mut(of) {
-            Owned::ready(owned, position);
-            self.status.partition(of, Some(&owned.stage));
+            owned.ready(position);
+            let took = self.clock.elapsed().saturating_sub(owned.gained);
+            let replay_entries = owned.state.remembered();
+            PartitionRestored { lane: self.settings.lane, partition: &of.pair(), replay_entries, took }
+                .emit(&self.telemetry);
         }
         Ok(())
     }

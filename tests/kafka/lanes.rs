@@ -1,7 +1,6 @@
 //! Lanes that run on a real broker with a decider that copies: what is under test is the stream, not the decision.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use countersign::stream::decider::{
 use countersign::stream::kafka::KafkaLog;
 use countersign::stream::kafka::settings::{Delivery, KafkaSettings, writer_prefix};
 use countersign::stream::lane::{Lane, LaneError, LaneSettings, Source, Start, Stop};
-use countersign::stream::status::{LaneStatus, LaneView, Phase};
+use countersign::telemetry::{LaneState, LaneStatus, Telemetry};
 use countersign::wire::outgoing::{Effects, Outgoing};
 
 use crate::support::kafka::{Broker, NewRecord, broker};
@@ -63,9 +62,14 @@ impl Route {
     }
 
     fn settings(&self) -> LaneSettings {
-        let source =
-            Source { replay: topic(&self.replay), start: Start::Earliest, window: Duration::from_secs(360) };
+        let source = Source {
+            route: "lanes".into(),
+            replay: topic(&self.replay),
+            start: Start::Earliest,
+            window: Duration::from_secs(360),
+        };
         LaneSettings {
+            lane: 0,
             sources: BTreeMap::from([(topic(&self.from), source)]),
             targets: vec![topic(&self.to), topic(&self.audit)],
             batch: 100,
@@ -80,16 +84,16 @@ impl Route {
     }
 
     fn run_with(&self, kafka: KafkaSettings, copier: Copier) -> Running {
-        let (stop, status) = (Stop::default(), Arc::new(LaneStatus::default()));
+        let (stop, telemetry) = (Stop::default(), Telemetry::off());
         let settings = self.settings();
         let thread = std::thread::spawn({
-            let (stop, status) = (stop.clone(), Arc::clone(&status));
+            let (stop, telemetry) = (stop.clone(), telemetry.clone());
             move || {
                 let log = KafkaLog::new(kafka).expect("clients");
-                Lane::new(log, copier, SystemClock::start(), settings, status).run(&stop)
+                Lane::new(log, copier, SystemClock::start(), settings, telemetry).run(&stop)
             }
         });
-        Running { stop, status, thread: Some(thread) }
+        Running { stop, telemetry, thread: Some(thread) }
     }
 
     fn produce(&self, values: std::ops::Range<u32>, partitions: i32) {
@@ -145,21 +149,25 @@ impl Route {
 /// A lane on a thread of its own.
 struct Running {
     stop: Stop,
-    status: Arc<LaneStatus>,
+    telemetry: Telemetry,
     thread: Option<JoinHandle<Result<(), LaneError>>>,
 }
 
 impl Running {
-    fn wait(&self, what: &str, until: impl Fn(&LaneView) -> bool) {
+    fn status(&self) -> Option<LaneStatus> {
+        self.telemetry.status().lanes.into_iter().next()
+    }
+
+    fn wait(&self, what: &str, until: impl Fn(&LaneStatus) -> bool) {
         let deadline = Instant::now() + PATIENCE;
-        while !until(&self.status.view()) {
-            assert!(Instant::now() < deadline, "{what}: {:?}", self.status.view());
+        while !self.status().is_some_and(|status| until(&status)) {
+            assert!(Instant::now() < deadline, "{what}: {:?}", self.status());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
     fn wait_ready(&self, partitions: usize) {
-        self.wait("ready", |view| view.is_ready() && view.partitions.len() == partitions);
+        self.wait("ready", |lane| lane.state == LaneState::Running && lane.partitions.len() == partitions);
     }
 
     fn stop(mut self) -> Result<(), LaneError> {
@@ -295,4 +303,41 @@ fn a_lane_copies_exactly_once_and_goes_on_where_it_stopped() {
     let committed = broker.committed(&route.group, &route.from);
     assert!(committed.values().all(|committed| committed.metadata.starts_with("cs1.")));
     assert_eq!(committed.len(), 4);
+}
+
+#[test]
+fn two_lanes_share_and_hand_over_without_loss_or_double() {
+    let Some(broker) = broker("two lanes share and hand over without loss or double") else { return };
+    let route = Route::new(broker, 4);
+    let first = route.run("a", None);
+    first.wait_ready(4);
+    route.produce(0..1_000, 4);
+    let second = route.run("b", None);
+    route.produce(1_000..2_000, 4);
+    first.wait_ready(2);
+    second.wait_ready(2);
+    route.produce(2_000..3_000, 4);
+    first.stop().expect("an end in good order");
+    second.wait_ready(4);
+    route.produce(3_000..3_500, 4);
+    route.wait_for(3_500);
+    second.stop().expect("an end in good order");
+    route.expect_exactly(0..3_500);
+}
+
+#[test]
+fn a_proof_is_remembered_over_a_restart() {
+    let Some(broker) = broker("a proof is remembered over a restart") else { return };
+    let route = Route::new(broker, 1);
+    route.produce(0..300, 1);
+    let lane = route.run("a", None);
+    route.wait_for(300);
+    lane.stop().expect("an end in good order");
+    let lane = route.run("b", None);
+    route.produce(299..301, 1);
+    route.wait_for(302);
+    lane.stop().expect("an end in good order");
+    let out = broker.read_to_end(&route.to);
+    let keys: Vec<_> = out[300..].iter().map(|record| record.key.clone()).collect();
+    assert_eq!(keys, [Some(b"again".to_vec()), Some(300u32.to_be_bytes().to_vec())]);
 }
