@@ -55,7 +55,7 @@ impl Index {
     pub fn new<'p>(
         set: &PolicySet,
         policies: impl IntoIterator<Item = &'p Policy>,
-    ) -> Result<Self, PolicySetError> {
+    ) -> Result<Self, Box<PolicySetError>> {
         let mut index = Self::default();
         for policy in policies {
             index.add(set, policy)?;
@@ -74,7 +74,7 @@ impl Index {
         self.len == 0
     }
 
-    fn add(&mut self, set: &PolicySet, policy: &Policy) -> Result<(), PolicySetError> {
+    fn add(&mut self, set: &PolicySet, policy: &Policy) -> Result<(), Box<PolicySetError>> {
         let by_principal = self.policies.slot(principal_scope(policy));
         let by_resource = by_principal.slot(resource_scope(policy));
         for scope in action_scopes(policy) {
@@ -88,18 +88,28 @@ impl Index {
     /// `entities` is shared, never copied; an entity that is not in it has no attributes and no ancestors.
     pub fn is_authorized(&self, request: &Request, entities: &Entities) -> Response {
         let mut answer = Combined::default();
-        // A request made by this crate has all three; one without matches no scope that names something.
-        if let (Some(principal), Some(action), Some(resource)) =
-            (request.principal(), request.action(), request.resource())
-        {
-            let [principal, action, resource] = [principal, action, resource].map(|e| Place::of(e, entities));
-            self.policies.visit(&principal, &mut |by_principal| {
-                by_principal.visit(&resource, &mut |by_resource| {
-                    by_resource.visit(&action, &mut |candidates| answer.ask(request, candidates, entities));
-                });
-            });
-        }
+        self.visit(request, entities, &mut |candidates| answer.ask(request, candidates, entities));
         answer.into_response()
+    }
+
+    /// How many policies are asked about this request: what a decision costs.
+    pub fn candidates(&self, request: &Request, entities: &Entities) -> usize {
+        let mut count = 0;
+        self.visit(request, entities, &mut |candidates| count += candidates.num_of_policies());
+        count
+    }
+
+    fn visit<'i>(&'i self, request: &Request, entities: &Entities, found: &mut impl FnMut(&'i PolicySet)) {
+        // A request made by this crate has all three; one without matches no scope that names something.
+        let (Some(principal), Some(action), Some(resource)) =
+            (request.principal(), request.action(), request.resource())
+        else {
+            return;
+        };
+        let [principal, action, resource] = [principal, action, resource].map(|e| Place::of(e, entities));
+        self.policies.visit(&principal, &mut |by_principal| {
+            by_principal.visit(&resource, &mut |by_resource| by_resource.visit(&action, found));
+        });
     }
 }
 
@@ -215,14 +225,14 @@ fn action_scopes(policy: &Policy) -> Vec<Scope> {
 }
 
 /// Adds a policy of `set` to a group; a link needs its template there first.
-fn add(group: &mut PolicySet, set: &PolicySet, policy: &Policy) -> Result<(), PolicySetError> {
+fn add(group: &mut PolicySet, set: &PolicySet, policy: &Policy) -> Result<(), Box<PolicySetError>> {
     let (Some(template), Some(values)) = (policy.template_id(), policy.template_links()) else {
-        return group.add(policy.clone());
+        return group.add(policy.clone()).map_err(Box::new);
     };
     if group.template(template).is_none()
         && let Some(template) = set.template(template)
     {
-        group.add_template(template.clone())?;
+        group.add_template(template.clone()).map_err(Box::new)?;
     }
-    group.link(template.clone(), policy.id().clone(), values)
+    group.link(template.clone(), policy.id().clone(), values).map_err(Box::new)
 }

@@ -180,17 +180,17 @@ impl Loading {
         }
         let json_form = source.base_name().ends_with(".json");
         let cedar_text = if json_form {
-            let text = SchemaFragment::from_json_str(source.text()).map_err(|e| Problem::found(source, &e));
-            let text = text.and_then(|fragment| {
+            let fragment = SchemaFragment::from_json_str(source.text());
+            let text = fragment.map_err(|e| Box::new(Problem::found(source, &e))).and_then(|fragment| {
                 fragment.to_cedarschema().map_err(|e| {
-                    Problem::new(source, e.to_string())
-                        .with_help("write this schema in Cedar's own form, `.cedarschema`")
+                    let problem = Problem::new(source, e.to_string());
+                    Box::new(problem.with_help("write this schema in Cedar's own form, `.cedarschema`"))
                 })
             });
             match text {
                 Ok(text) => text,
                 Err(problem) => {
-                    self.problems.push(problem);
+                    self.problems.push(*problem);
                     return None;
                 }
             }

@@ -54,11 +54,12 @@ pub(super) fn too_deep(text: &str) -> Option<TooDeep> {
         let mut width = 1;
         let open: usize = levels.len() - 1 + levels.iter().map(|level| level.branches).sum::<usize>();
         let outermost = levels.len() == 1;
-        let Some(level) = levels.last_mut() else { return None };
+        let level = levels.last_mut()?;
+        let rest = bytes.get(at..).unwrap_or_default();
         match byte {
-            b'"' => width = string_width(&bytes[at..]),
+            b'"' => width = string_width(rest),
             b'/' if next == Some(b'/') => {
-                width = bytes[at..].iter().position(|&b| b == b'\n').unwrap_or(bytes.len() - at);
+                width = rest.iter().position(|&b| b == b'\n').unwrap_or(rest.len());
             }
             b'(' | b'[' | b'{' => {
                 if open >= MAX_POLICY_BRACKETS {
@@ -74,8 +75,8 @@ pub(super) fn too_deep(text: &str) -> Option<TooDeep> {
             }
             b';' if outermost => {
                 if level.depth() > MAX_POLICY_DEPTH {
-                    let lead = text[start..at].len() - text[start..at].trim_start().len();
-                    return Some(TooDeep { offset: start + lead, len: at - start - lead });
+                    let policy = text.get(start..at).unwrap_or_default().trim_start();
+                    return Some(TooDeep { offset: at - policy.len(), len: policy.len() });
                 }
                 levels = vec![Level::default()];
                 start = at + 1;
@@ -91,8 +92,8 @@ pub(super) fn too_deep(text: &str) -> Option<TooDeep> {
                 level.postfix = level.postfix.max(level.run);
             }
             b'a'..=b'z' | b'A'..=b'Z' | b'_' => {
-                width = bytes[at..].iter().take_while(|b| b.is_ascii_alphanumeric() || **b == b'_').count();
-                match &text[at..at + width] {
+                width = rest.iter().take_while(|b| b.is_ascii_alphanumeric() || **b == b'_').count();
+                match text.get(at..at + width).unwrap_or_default() {
                     "if" => {
                         level.operator();
                         level.branches += 1;
