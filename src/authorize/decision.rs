@@ -1,6 +1,9 @@
-//! What a decision is: the reasons of the contract, in their stages, and a denial. Limits: nothing here decides.
+//! What a decision is: the reasons of the contract in their stages, a denial, and the permit without which nothing is
+//! forwarded. Limits: nothing here decides; a `Permit` is made from an allowed policy answer alone.
 
 use std::fmt;
+
+use super::policy::Allowed;
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $code:literal in $stage:ident),+ $(,)?) => {
@@ -143,6 +146,24 @@ impl Denial {
     /// A denial with its sentence.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }
+    }
+}
+
+/// Leave to forward one record. Only an allowed policy answer makes one, and forwarding consumes it.
+#[derive(Debug)]
+pub struct Permit {
+    policies: Vec<String>,
+}
+
+impl Permit {
+    /// From what the policies allowed; `Allowed` itself comes from an evaluation alone.
+    pub(super) fn from_allowed(allowed: Allowed) -> Self {
+        Self { policies: allowed.into_policies() }
+    }
+
+    /// The ids of the policies that permitted, sorted.
+    pub fn policies(&self) -> &[String] {
+        &self.policies
     }
 }
 

@@ -1,8 +1,22 @@
-//! The decision path from a record to its outcome.
+//! The decision path: a record, the snapshots of a moment and `now` go in; one outcome and exactly one audit record come
+//! out. The stages run in the contract's order (section 8) and the first that fails gives the reason. Limits: pure; it
+//! writes nothing, and what it remembers of a partition is layered until the batch's commit is answered.
 
 use std::sync::Arc;
 
-use super::policy::{Bundle, Entities};
+use super::audit::AuditRecord;
+use super::case::{Case, evidence};
+use super::context::Claimed;
+use super::decision::{Denial, Permit, Reason};
+use super::draft::Draft;
+use super::identity::{self, Refused, Rules, TokenCache};
+use super::ids::{DecisionId, UnixMillis};
+use super::jose::TokenKind;
+use super::policy::{Allowed, Bundle, Entities, SubjectId};
+use super::provenance::{Chain, Forwarding, countersign};
+use super::record::{Header, Record};
+use super::route::{Gate, Route};
+use super::state::PartitionState;
 use super::trust::Trust;
 
 /// What a gate knows at one moment: pinned for a whole batch, named in every audit record.
@@ -14,4 +28,205 @@ pub struct Snapshot {
     pub policy: Arc<Bundle>,
     /// The entities that policies may look at.
     pub entities: Arc<Entities>,
+}
+
+/// The moment of one decision; time and id are handed in.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment<'a> {
+    /// *N*: read once for each batch.
+    pub now: UnixMillis,
+    /// The id that this decision gets.
+    pub id: DecisionId,
+    /// What the gate knows.
+    pub snapshot: &'a Snapshot,
+    /// The partition count of the record's topic, for strict replay.
+    pub source_partitions: i32,
+}
+
+/// What earlier tries have shown about a record: its batch is done again after an outcome was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery {
+    /// Nothing: decide it.
+    Open,
+    /// The destination refused the forwarded record: deny it as `undeliverable`. Holds what the broker said.
+    Undeliverable(String),
+    /// The dead-letter topic refused the denial too: write it without value and incoming headers, with digests.
+    Bare(String),
+}
+
+/// One decision.
+#[derive(Debug)]
+pub struct Step {
+    /// What happens to the record.
+    pub decision: Decision,
+    /// Its audit record; the leaf index is set when it becomes bytes.
+    pub audit: AuditRecord,
+    /// How the outcome must be written.
+    pub delivery: Delivery,
+}
+
+/// What happens to a record.
+#[derive(Debug)]
+pub enum Decision {
+    /// It goes on to the destination.
+    Forward(Forward),
+    /// It goes to the dead-letter topic.
+    Deny(Denial),
+}
+
+/// A forwarded record's headers, countersigned: made from a permit alone, so no path ends in a forward without one.
+#[derive(Debug)]
+pub struct Forward {
+    permit: Permit,
+    headers: Vec<Header>,
+}
+
+impl Forward {
+    /// The permit that it rests on.
+    pub fn permit(&self) -> &Permit {
+        &self.permit
+    }
+
+    /// The headers of the forwarded record, `decision-id` and `countersignature` included.
+    pub fn into_headers(self) -> Vec<Header> {
+        self.headers
+    }
+}
+
+/// What decides: the gate's own identity and the cache of verified tokens. Everything else is handed in.
+#[derive(Debug)]
+pub struct Engine {
+    gate: Gate,
+    cache: TokenCache,
+}
+
+impl Engine {
+    /// An engine for this gate that keeps at most `cached_tokens` verified tokens.
+    pub fn new(gate: Gate, cached_tokens: usize) -> Self {
+        Self { gate, cache: TokenCache::new(cached_tokens) }
+    }
+
+    /// The gate it decides for.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// The cache of verified tokens, for its counters.
+    pub fn cache(&self) -> &TokenCache {
+        &self.cache
+    }
+
+    /// Decides about one record of `route`. A proof that passed every check of identity is remembered in `state`,
+    /// whatever is decided after.
+    pub fn handle(
+        &self,
+        route: &Route,
+        record: &Record,
+        moment: &Moment<'_>,
+        delivery: Delivery,
+        state: &mut PartitionState,
+    ) -> Step {
+        let rules = Rules {
+            realm: &self.gate.realm,
+            route,
+            trust: &moment.snapshot.trust,
+            cache: &self.cache,
+            now: moment.now,
+            source_partitions: moment.source_partitions,
+        };
+        let mut draft = Draft::new(&self.gate, route, record, moment);
+        let decided = self.decide(record, &rules, moment, state, &mut draft);
+        let decision = match (decided, &delivery) {
+            (Ok(forward), Delivery::Open) => Decision::Forward(forward),
+            (Ok(_), Delivery::Undeliverable(why) | Delivery::Bare(why)) => Decision::Deny(Denial::new(
+                Reason::Undeliverable,
+                format!("the destination cannot take the record: {why}"),
+            )),
+            (Err(denial), _) => Decision::Deny(denial),
+        };
+        Step { audit: draft.finish(&decision), decision, delivery }
+    }
+
+    fn decide(
+        &self,
+        record: &Record,
+        rules: &Rules<'_>,
+        moment: &Moment<'_>,
+        state: &mut PartitionState,
+        draft: &mut Draft,
+    ) -> Result<Forward, Denial> {
+        let claimed = Claimed::read(record, rules.route, rules.cache)?;
+        let verified = match identity::verify(record, &claimed, rules, &state.replay) {
+            Ok(verified) => verified,
+            Err(Refused { denial, known }) => {
+                draft.known(&known);
+                return Err(denial);
+            }
+        };
+        draft.verified(&verified);
+        if let Some(entry) = verified.replay {
+            state.replay.stage(entry);
+        }
+        let chain = Chain::verify(&claimed, &verified, rules)?;
+        draft.chain(&chain);
+        // Standing has its place here: revocations and the workflow registry, once a gate watches them.
+        let request = rules.route.mapping.resolve(record, &evidence(&verified))?;
+        draft.request(&request);
+        let subject = verified
+            .transaction
+            .as_ref()
+            .map(|of| SubjectId::new(&of.subject, &of.domain, self.gate.id.trust_domain()));
+        let case = Case {
+            record,
+            route: rules.route,
+            verified: &verified,
+            chain: &chain,
+            request: &request,
+            subject: subject.as_ref(),
+        };
+        let allowed = ask(&case, moment, draft)?;
+        self.forward(&case, moment, Permit::from_allowed(allowed))
+    }
+
+    /// Signs what was decided, over the record as it is forwarded.
+    fn forward(&self, case: &Case<'_>, moment: &Moment<'_>, permit: Permit) -> Result<Forward, Denial> {
+        let mut headers = forwarded_headers(case.record, moment.id);
+        let token = countersign(&Forwarding {
+            gate: &self.gate,
+            route: case.route,
+            record: case.record,
+            headers: &headers,
+            verified: case.verified,
+            chain: case.chain,
+            request: case.request,
+            bundle: moment.snapshot.policy.digest(),
+            id: moment.id,
+            now: moment.now,
+        })?;
+        headers.push(Header::new(TokenKind::Countersignature.header_name(), token));
+        Ok(Forward { permit, headers })
+    }
+}
+
+/// Asks the policies, for the route's principal and for every party that must be allowed too.
+fn ask(case: &Case<'_>, moment: &Moment<'_>, draft: &mut Draft) -> Result<Allowed, Denial> {
+    let principals = case.principals()?;
+    let snapshot = moment.snapshot;
+    let mut answer = snapshot.policy.evaluate(&snapshot.entities, &case.facts(moment.now), &principals);
+    draft.answer(&mut answer);
+    answer.verdict
+}
+
+const DECISION_ID: &str = "decision-id";
+
+/// The headers of a record as it is forwarded, its countersignature aside (contract, section 6): the tokens that spoke to
+/// the gate are gone, and so is every incoming header, in any ASCII case, of a name that the gate writes itself.
+fn forwarded_headers(record: &Record, id: DecisionId) -> Vec<Header> {
+    let stays = |header: &&Header| match TokenKind::of_header(&header.name) {
+        Some(kind) => kind == TokenKind::Transaction,
+        None => !header.name.eq_ignore_ascii_case(DECISION_ID.as_bytes()),
+    };
+    let mut headers: Vec<Header> = record.headers.iter().filter(stays).cloned().collect();
+    headers.push(Header::new(DECISION_ID, id.to_string()));
+    headers
 }

@@ -3,10 +3,12 @@
 
 pub mod audit;
 pub mod carried;
+mod case;
 pub mod claims;
 pub mod context;
 pub mod decision;
 pub mod digests;
+mod draft;
 pub mod engine;
 pub mod identity;
 pub mod ids;
@@ -20,6 +22,7 @@ pub mod record;
 pub mod replay;
 pub mod request;
 pub mod route;
+pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod token_cache;

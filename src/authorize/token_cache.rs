@@ -20,7 +20,7 @@ pub(super) enum Kept {
     Countersignature(Arc<Countersigned>),
 }
 
-/// What is asked of the cache in its life.
+/// How often the cache was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheCounts {
     /// Tokens found under the trust of the moment.
@@ -65,9 +65,9 @@ impl TokenCache {
         Self { shards, capacity, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
-    /// How often it helped.
-    pub fn counts(&self) -> CacheCounts {
-        CacheCounts { hits: self.hits.load(Ordering::Relaxed), misses: self.misses.load(Ordering::Relaxed) }
+    /// How often it helped since this was last asked, by whoever asked.
+    pub fn take_counts(&self) -> CacheCounts {
+        CacheCounts { hits: self.hits.swap(0, Ordering::Relaxed), misses: self.misses.swap(0, Ordering::Relaxed) }
     }
 
     /// How many tokens it holds.

@@ -78,6 +78,8 @@ pub struct Owned<S> {
     pub next: Position,
     /// When the lane gained it.
     pub gained: Duration,
+    /// How long a proof is remembered, by moments of acceptance.
+    proofs_live: Duration,
     /// The replay records within the window: their offsets, and the newest acceptance in each.
     window: VecDeque<(Offset, UnixMillis)>,
     /// The offset after the last replay record known.
@@ -86,11 +88,12 @@ pub struct Owned<S> {
 
 impl<S: Remembered> Owned<S> {
     /// A partition just gained: nothing is known of it.
-    pub fn gained(now: Duration) -> Self {
+    pub fn gained(now: Duration, proofs_live: Duration) -> Self {
         Self {
             gained: now,
+            proofs_live,
             stage: Stage::Locating(Locating::default()),
-            state: S::default(),
+            state: S::fresh(proofs_live),
             position: None,
             next: Position(0),
             window: VecDeque::new(),
@@ -113,7 +116,7 @@ impl<S: Remembered> Owned<S> {
 
     /// Forgets everything, to be restored to `position`.
     pub fn reset(&mut self, checkpoint: &Checkpoint) -> Result<(), super::decider::DecideError> {
-        self.state = S::default();
+        self.state = S::fresh(self.proofs_live);
         self.state.restore_tree(checkpoint.leaves, checkpoint.peaks.clone())?;
         self.position = None;
         self.window.clear();
@@ -139,8 +142,13 @@ impl<S: Remembered> Owned<S> {
         self.next = position;
     }
 
-    /// Forgets proofs that were accepted before `before`.
-    pub fn forget(&mut self, before: UnixMillis) {
+    /// A batch whose oldest record was accepted at `oldest` is committed: proofs from a window before are forgotten.
+    ///
+    /// INVARIANT: by moments of acceptance, never by the gate's clock. A backlog is decided long after it was accepted,
+    /// and a copy in it must still meet its original.
+    pub fn forget(&mut self, oldest: UnixMillis) {
+        let window = i64::try_from(self.proofs_live.as_millis()).unwrap_or(i64::MAX);
+        let before = UnixMillis(oldest.0.saturating_sub(window));
         self.state.forget(before);
         while self.window.front().is_some_and(|(_, newest)| *newest < before) {
             self.window.pop_front();

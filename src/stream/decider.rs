@@ -1,20 +1,12 @@
 //! The seam between a lane and what decides: a record goes in, effects come out, and what is remembered of a partition
 //! follows the transaction. Limits: no Kafka here; lane tests use a trivial decider, a gate uses the engine.
 
+use std::time::Duration;
+
+pub use crate::authorize::engine::Delivery;
 use crate::authorize::ids::{Digest, Topic, UnixMillis};
 use crate::authorize::record::Record;
 use crate::wire::outgoing::Effects;
-
-/// What earlier tries have shown about a record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Delivery {
-    /// Nothing: decide it.
-    Open,
-    /// Its outcome was refused by the log: deny it as `undeliverable`.
-    Undeliverable(String),
-    /// Its dead letter was refused too: deny it, and write the dead letter without its value.
-    Bare(String),
-}
 
 /// Why a record could not be turned into effects: a fault of the gate, not of the record. The lane stops the partition.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,12 +18,17 @@ pub struct DecideError(pub String);
 pub struct ReplayBatch {
     /// The record's value.
     pub value: Vec<u8>,
+    /// The oldest moment of acceptance in it: what was accepted a window before that can be forgotten. Never the gate's
+    /// clock: a backlog is decided long after it was accepted, and a copy in it must still meet its original.
+    pub oldest: UnixMillis,
     /// The newest moment of acceptance in it: past that and the window, nothing in it matters.
     pub newest: UnixMillis,
 }
 
 /// What is remembered of a partition. Changes since `begin` are kept by `commit` and dropped by `abort`.
-pub trait Remembered: Default {
+pub trait Remembered {
+    /// Nothing is remembered yet; a proof is to be remembered for `window`, by moments of acceptance.
+    fn fresh(window: Duration) -> Self;
     /// Opens a layer for a batch.
     fn begin(&mut self);
     /// The batch was committed.

@@ -104,7 +104,7 @@ const FIRST_BACK_OFF: Duration = Duration::from_millis(10);
 const LAST_BACK_OFF: Duration = Duration::from_secs(2);
 /// More aborts in a row than this are shown as an absent log.
 const ABORTS_BEFORE_AWAY: u32 = 3;
-/// Between two rounds of forgetting.
+/// Between two rounds of showing where idle partitions stand.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// Between two looks at how many partitions the topics have.
 const RECOUNT: Duration = Duration::from_secs(60);
@@ -187,7 +187,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         Ok(())
     }
 
-    /// One round: read, decide and commit, bring gained partitions closer to ready, forget what is old.
+    /// One round: read, decide and commit, bring gained partitions closer to ready, show where they stand.
     pub(super) fn turn(&mut self) -> Result<(), LogError> {
         self.fill()?;
         self.renew()?;
@@ -267,7 +267,9 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         LaneAssigned { lane: self.settings.lane, partitions: &pairs }.emit(&self.telemetry);
         let now = self.clock.elapsed();
         for partition in partitions {
-            self.owned.insert(partition, Owned::gained(now));
+            let live =
+                self.settings.sources.get(&partition.topic).map_or(Duration::ZERO, |source| source.window);
+            self.owned.insert(partition, Owned::gained(now, live));
         }
     }
 
@@ -341,7 +343,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             taken += 1;
         }
         let writers = self.log.writers();
-        let mut newest: BTreeMap<usize, UnixMillis> = BTreeMap::new();
+        let mut proofs: BTreeMap<usize, (UnixMillis, UnixMillis)> = BTreeMap::new();
         for (index, mark) in marks.iter_mut().enumerate() {
             let Some(owned) = self.owned.get(&mark.of) else { continue };
             if let Some(batch) = owned.state.replay_batch() {
@@ -349,7 +351,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 let Some(topic) = topic else {
                     return Err(gate_fault(format!("no replay topic for `{}`", mark.of.topic)));
                 };
-                newest.insert(index, batch.newest);
+                proofs.insert(index, (batch.oldest, batch.newest));
                 let entries = Outgoing {
                     topic,
                     partition: mark.of.partition,
@@ -370,8 +372,9 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             let Some(owned) = self.owned.get_mut(&mark.of) else { continue };
             owned.state.commit();
             owned.position = Some(mark.position);
-            if let (Some(offset), Some(newest)) = (receipts.get(&index), newest.get(&index)) {
+            if let (Some(offset), Some((oldest, newest))) = (receipts.get(&index), proofs.get(&index)) {
                 owned.remember(*offset, *newest);
+                owned.forget(*oldest);
             }
         }
         self.decider.committed();
@@ -536,14 +539,6 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             return Ok(());
         }
         self.next_housekeeping = elapsed + HOUSEKEEPING;
-        let now = self.clock.now();
-        for (of, owned) in &mut self.owned {
-            if let Some(source) = self.settings.sources.get(&of.topic)
-                && owned.is_ready()
-            {
-                owned.forget(before(now, source.window));
-            }
-        }
         for of in self.owned.keys().filter(|of| self.owned.get(*of).is_some_and(Owned::is_ready)) {
             self.show_progress(of);
         }
@@ -579,11 +574,6 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             }
         }
     }
-}
-
-/// The moment before which proofs are out of the window.
-pub(super) fn before(now: UnixMillis, window: Duration) -> UnixMillis {
-    UnixMillis(now.0.saturating_sub(i64::try_from(window.as_millis()).unwrap_or(i64::MAX)))
 }
 
 /// A fault of the gate itself, not of the log: the batch is aborted.

@@ -9,6 +9,7 @@ pub mod assignment;
 pub mod checkpoint;
 pub mod clock;
 pub mod decider;
+pub mod deciding;
 pub mod kafka;
 pub mod kafka_ffi;
 pub mod lane;

@@ -9,7 +9,7 @@ use super::assignment::{Locating, Purpose, Reading, Stage};
 use super::checkpoint::Checkpoint;
 use super::clock::Clock;
 use super::decider::{Decider, Remembered as _};
-use super::lane::{Lane, Start, before, gate_fault};
+use super::lane::{Lane, Start, gate_fault};
 use super::log::{Committed, Log, LogError, Mark, Tag, TopicPartition};
 use crate::authorize::ids::{Position, Topic};
 use crate::authorize::record::Record;
@@ -235,8 +235,8 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             .sources
             .iter()
             .find(|(_, source)| source.replay == record.source.topic)
-            .map(|(topic, source)| (topic.clone(), source.window));
-        let Some((topic, window)) = source else { return Ok(()) };
+            .map(|(topic, _)| topic.clone());
+        let Some(topic) = source else { return Ok(()) };
         let of = TopicPartition { topic, partition: record.source.partition };
         let Some(owned) = self.owned.get_mut(&of) else { return Ok(()) };
         let Stage::Reading(reading) = &mut owned.stage else { return Ok(()) };
@@ -263,7 +263,6 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                     owned.passed(offset);
                 }
                 if offset >= reading.barrier {
-                    owned.forget(before(self.clock.now(), window));
                     self.enter(&of, Stage::Restored(position));
                 }
             }

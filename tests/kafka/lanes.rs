@@ -203,6 +203,9 @@ struct Seen {
 }
 
 impl Remembered for Seen {
+    fn fresh(_window: Duration) -> Self {
+        Self::default()
+    }
     fn begin(&mut self) {
         self.open_tree = Some(self.tree.clone());
     }
@@ -215,8 +218,11 @@ impl Remembered for Seen {
         self.open_tree = None;
     }
     fn replay_batch(&self) -> Option<ReplayBatch> {
-        (!self.open.is_empty())
-            .then(|| ReplayBatch { value: self.open.concat(), newest: UnixMillis(i64::MAX) })
+        (!self.open.is_empty()).then(|| ReplayBatch {
+            value: self.open.concat(),
+            oldest: UnixMillis(i64::MIN),
+            newest: UnixMillis(i64::MAX),
+        })
     }
     fn load(&mut self, value: &[u8]) -> Result<UnixMillis, DecideError> {
         self.kept.extend(value.chunks(4).map(<[u8]>::to_vec));

@@ -327,7 +327,7 @@ fn taking_a_key_away_ends_trust_at_once() {
     let mut world = World::default();
     let record = Plan::full().build();
     assert_eq!(world.reason(&record), None);
-    let hits = world.cache.counts().hits;
+    let hits = world.cache.take_counts().hits;
     assert_eq!(hits, 3);
     world.trust = trust_with(Domain { bundle: KeySet::empty(), ..domain() });
     assert_eq!(world.reason(&record), Some(Reason::IssuerUnknown));

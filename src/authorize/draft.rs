@@ -1,0 +1,168 @@
+//! The audit record while it is being found out: it begins with what stands on the record and gains each fact when that
+//! fact is verified. Limits: a claim that was not verified never enters, however the decision ends.
+
+use super::audit::{
+    AuditAction, AuditControl, AuditError, AuditRecord, AuditResource, AuditTokenHash, AuditWorkflow,
+};
+use super::engine::{Decision, Moment};
+use super::identity::{Known, Transaction, Verified, accepted};
+use super::jose::{TokenKind, sha256};
+use super::policy::Answer;
+use super::provenance::Chain;
+use super::record::Record;
+use super::request::Request;
+use super::route::{Gate, Route};
+use super::traceparent::TraceParent;
+
+/// An audit record without its outcome.
+#[derive(Debug)]
+pub(super) struct Draft(AuditRecord);
+
+impl Draft {
+    /// What can be said before anything is verified.
+    pub(super) fn new(gate: &Gate, route: &Route, record: &Record, moment: &Moment<'_>) -> Self {
+        let digest = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map(|b| sha256(&[b]).to_string());
+        let snapshot = moment.snapshot;
+        let control = [
+            ("trust", snapshot.trust.version()),
+            ("policy", snapshot.policy.digest()),
+            ("entities", snapshot.entities.digest()),
+        ];
+        Self(AuditRecord {
+            decision_id: moment.id.to_string(),
+            outcome: String::new(),
+            reason: None,
+            detail: None,
+            realm: gate.realm.to_string(),
+            topic: record.source.topic.to_string(),
+            partition: record.source.partition.0,
+            offset: record.source.offset.0,
+            timestamp: record.timestamp.map(|at| at.0),
+            timestamp_type: record.timestamp_type.as_str().to_owned(),
+            accepted: accepted(record, route, moment.now).0,
+            decided: moment.now.0,
+            gate: gate.id.to_string(),
+            route: route.name.clone(),
+            sender: None,
+            proven: false,
+            subject: None,
+            subject_domain: None,
+            chain: Vec::new(),
+            continues_from: None,
+            transaction: None,
+            scope: Vec::new(),
+            action: None,
+            resource: None,
+            workflow: None,
+            context: None,
+            masked: Vec::new(),
+            policies: Vec::new(),
+            errors: Vec::new(),
+            step_ups: Vec::new(),
+            bundle: snapshot.policy.digest().to_string(),
+            bundle_version: snapshot.policy.version().map(str::to_owned),
+            control: control
+                .map(|(name, version)| AuditControl { name: name.to_owned(), version: version.to_string() })
+                .into(),
+            token_hashes: token_hashes(record),
+            key_digest: digest(&record.key),
+            value_digest: digest(&record.value),
+            trace_id: TraceParent::of(record).map(TraceParent::trace_id_hex),
+            leaf_index: 0,
+        })
+    }
+
+    /// What had been verified when the identity stage refused the record.
+    pub(super) fn known(&mut self, known: &Known) {
+        self.0.sender = known.sender.as_ref().map(ToString::to_string);
+        self.transaction(known.transaction.as_deref());
+    }
+
+    /// Who sent the record, and on whose behalf.
+    pub(super) fn verified(&mut self, verified: &Verified) {
+        self.0.sender = Some(verified.sender.to_string());
+        self.0.proven = verified.proven;
+        self.transaction(verified.transaction.as_deref());
+    }
+
+    fn transaction(&mut self, transaction: Option<&Transaction>) {
+        let Some(transaction) = transaction else { return };
+        self.0.subject = Some(transaction.subject.clone());
+        self.0.subject_domain = Some(transaction.domain.to_string());
+        self.0.transaction = Some(transaction.id.clone());
+        self.0.scope = transaction.scope.iter().cloned().collect();
+    }
+
+    /// What the countersignature proved.
+    pub(super) fn chain(&mut self, chain: &Chain) {
+        self.0.chain = chain.senders.iter().map(ToString::to_string).collect();
+        self.0.continues_from = chain.from.as_ref().map(ToString::to_string);
+    }
+
+    /// What is asked for.
+    pub(super) fn request(&mut self, request: &Request) {
+        let json = |properties: &Option<serde_json::Map<String, serde_json::Value>>| {
+            properties.as_ref().and_then(|map| serde_json::to_string(map).ok())
+        };
+        self.0.action = Some(AuditAction {
+            name: request.action.name.clone(),
+            properties: json(&request.action.properties),
+        });
+        self.0.resource = Some(AuditResource {
+            kind: request.resource.kind.clone(),
+            id: request.resource.id.clone(),
+            properties: json(&request.resource.properties),
+        });
+        self.0.workflow = request.workflow.as_ref().map(|workflow| AuditWorkflow {
+            id: workflow.id.clone(),
+            kind: workflow.kind.clone(),
+            step: workflow.step.clone(),
+            state: workflow.state.clone(),
+            attempt: workflow.attempt.and_then(|attempt| i64::try_from(attempt).ok()),
+            started_at: workflow.started_at,
+            deadline: workflow.deadline,
+        });
+    }
+
+    /// What the policies said.
+    pub(super) fn answer(&mut self, answer: &mut Answer) {
+        self.0.context = answer.context_json.take();
+        self.0.masked = std::mem::take(&mut answer.masked);
+        self.0.policies.clone_from(&answer.determining);
+        self.0.errors = answer
+            .errors
+            .iter()
+            .map(|(policy, message)| AuditError { policy: policy.clone(), message: message.clone() })
+            .collect();
+        self.0.step_ups = answer.step_ups.iter().map(|ask| ask.policy.clone()).collect();
+    }
+
+    /// The whole record, with how it ended.
+    pub(super) fn finish(mut self, decision: &Decision) -> AuditRecord {
+        match decision {
+            Decision::Forward(_) => self.0.outcome = "forward".to_owned(),
+            Decision::Deny(denial) => {
+                self.0.outcome = "deny".to_owned();
+                self.0.reason = Some(denial.reason.as_str().to_owned());
+                self.0.detail = Some(denial.detail.clone());
+            }
+        }
+        self.0
+    }
+}
+
+/// The hash of every token header on the record, in its order: what is on a record is evidence even if it is refused.
+fn token_hashes(record: &Record) -> Vec<AuditTokenHash> {
+    record
+        .headers
+        .iter()
+        .filter_map(|header| {
+            let kind = TokenKind::of_header(&header.name)?;
+            let value = header.value.as_ref()?;
+            Some(AuditTokenHash {
+                header: kind.header_name().to_owned(),
+                sha256: sha256(&[value]).to_string(),
+            })
+        })
+        .collect()
+}
