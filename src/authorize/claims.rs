@@ -2,74 +2,28 @@
 //! there, of which type. Limits: form alone; whether a claim is true is for `identity` and `provenance`. What goes wrong
 //! here is `context_malformed`, and the sentence names the member and the rule, never a value.
 
+mod members;
+mod times;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::ids::{Digest, TrustDomain, UnixMillis, WorkloadId};
+use super::ids::{Digest, TrustDomain, WorkloadId};
 use super::jose::{Algorithm, PublicKey, TokenKind};
 use super::json;
-use super::limits::{MAX_ACT_DEPTH, MAX_JTI_CHARS, MAX_NUMERIC_DATE, MAX_SIGNED_NAMES};
+use super::limits::{MAX_ACT_DEPTH, MAX_JTI_CHARS};
 use super::request::{Action, Resource, Workflow};
+use members::{Members, missing};
+use times::micros;
+
+pub use times::{Judged, Times};
 
 /// A rule of form that a token breaks: a sentence without a subject, lowercase, no final period.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub(super) String);
-
-/// The moments of a token, NumericDates in seconds within ±2^53 (RFC 7519, section 2).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Times {
-    /// `exp`.
-    pub expires_at: f64,
-    /// `iat`.
-    pub issued_at: Option<f64>,
-    /// `nbf`.
-    pub not_before: Option<f64>,
-}
-
-/// How a moment lies to a token's times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judged {
-    /// Inside.
-    Valid,
-    /// After `exp` + skew.
-    Expired,
-    /// Before `iat` or `nbf` - skew.
-    NotYetValid,
-}
-
-impl Times {
-    /// Judges a moment with that tolerance; bounds are inclusive, expiry is looked at first (contract, section 3).
-    pub fn judge(&self, at: UnixMillis, skew_s: u32) -> Judged {
-        if self.expired(at, skew_s) {
-            return Judged::Expired;
-        }
-        let latest = micros_of(at) + i128::from(skew_s) * 1_000_000;
-        let begins = [self.issued_at, self.not_before];
-        if begins.into_iter().flatten().any(|begin| micros(begin) > latest) {
-            return Judged::NotYetValid;
-        }
-        Judged::Valid
-    }
-
-    /// Whether a moment is after `exp` + skew.
-    pub fn expired(&self, at: UnixMillis, skew_s: u32) -> bool {
-        micros_of(at) > micros(self.expires_at) + i128::from(skew_s) * 1_000_000
-    }
-}
-
-/// A NumericDate in whole microseconds: as fine as a double is today, and exact where Kafka's milliseconds meet it.
-fn micros(seconds: f64) -> i128 {
-    let whole = seconds.trunc();
-    whole as i128 * 1_000_000 + ((seconds - whole) * 1e6).round() as i128
-}
-
-fn micros_of(at: UnixMillis) -> i128 {
-    i128::from(at.0) * 1000
-}
 
 /// `aud` where a list is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -454,170 +408,5 @@ fn unsafe_integer() -> Malformed {
     Malformed("has an integer past 2^53 - 1 in `action`, `resource` or `workflow`".to_owned())
 }
 
-fn missing(path: &str) -> Malformed {
-    Malformed(format!("needs the member `{path}`"))
-}
-
-/// The members of one object, taken out one by one; `path` says where it lies.
-struct Members {
-    path: String,
-    map: Map<String, Value>,
-}
-
-impl Members {
-    fn read(payload: &[u8]) -> Result<Self, Malformed> {
-        let map = json::parse_object(payload).map_err(|e| Malformed(format!("has a payload that {e}")))?;
-        Ok(Self { path: String::new(), map })
-    }
-
-    fn at(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
-    }
-
-    fn mistyped(&self, name: &str, kind: &str) -> Malformed {
-        Malformed(format!("needs `{}` to be {kind}", self.at(name)))
-    }
-
-    fn required<T>(&self, name: &str, found: Option<T>) -> Result<T, Malformed> {
-        found.ok_or_else(|| missing(&self.at(name)))
-    }
-
-    fn optional_text(&mut self, name: &str) -> Result<Option<String>, Malformed> {
-        match self.map.remove(name) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(self.mistyped(name, "a string")),
-        }
-    }
-
-    fn text(&mut self, name: &str) -> Result<String, Malformed> {
-        let found = self.optional_text(name)?;
-        self.required(name, found)
-    }
-
-    /// A string, or `null`, but there.
-    fn nullable_text(&mut self, name: &str) -> Result<Option<String>, Malformed> {
-        match self.map.remove(name) {
-            None => Err(missing(&self.at(name))),
-            Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(self.mistyped(name, "a string or `null`")),
-        }
-    }
-
-    fn optional_texts(&mut self, name: &str) -> Result<Option<Vec<String>>, Malformed> {
-        let Some(value) = self.map.remove(name) else { return Ok(None) };
-        let Value::Array(items) = value else { return Err(self.mistyped(name, "a list of strings")) };
-        let texts = items.into_iter().map(|item| match item {
-            Value::String(text) => Some(text),
-            _ => None,
-        });
-        texts.collect::<Option<Vec<_>>>().map(Some).ok_or_else(|| self.mistyped(name, "a list of strings"))
-    }
-
-    fn audience(&mut self, name: &str) -> Result<Audience, Malformed> {
-        match self.map.get(name) {
-            None => Err(missing(&self.at(name))),
-            Some(Value::Array(_)) => {
-                self.optional_texts(name).map(|many| Audience::Many(many.unwrap_or_default()))
-            }
-            Some(_) => match self.text(name) {
-                Ok(one) => Ok(Audience::One(one)),
-                Err(_) => Err(self.mistyped(name, "a string or a list of strings")),
-            },
-        }
-    }
-
-    fn identifier(&mut self, name: &str) -> Result<WorkloadId, Malformed> {
-        let text = self.text(name)?;
-        WorkloadId::parse(&text)
-            .map_err(|e| Malformed(format!("has a `{}` that is broken: {e}", self.at(name))))
-    }
-
-    fn optional_object(&mut self, name: &str) -> Result<Option<Self>, Malformed> {
-        match self.map.remove(name) {
-            None => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(Self { path: self.at(name), map })),
-            Some(_) => Err(self.mistyped(name, "an object")),
-        }
-    }
-
-    fn object(&mut self, name: &str) -> Result<Self, Malformed> {
-        let found = self.optional_object(name)?;
-        self.required(name, found)
-    }
-
-    fn optional_count(&mut self, name: &str) -> Result<Option<u64>, Malformed> {
-        match self.map.remove(name) {
-            None => Ok(None),
-            Some(value) => value.as_u64().map(Some).ok_or_else(|| self.mistyped(name, "an integer from 0")),
-        }
-    }
-
-    fn optional_date(&self, name: &str) -> Result<Option<f64>, Malformed> {
-        let Some(value) = self.map.get(name) else { return Ok(None) };
-        let date = match (value.as_i64(), value.as_f64()) {
-            // Looked at as an integer first: 2^53 + 1 would become 2^53 as a double.
-            (Some(whole), _) if whole.unsigned_abs() > 1 << 53 => None,
-            (_, Some(date)) if date.abs() <= MAX_NUMERIC_DATE => Some(date),
-            _ => None,
-        };
-        date.map(Some).ok_or_else(|| self.mistyped(name, "a number of seconds within ±2^53"))
-    }
-
-    fn date(&self, name: &str) -> Result<f64, Malformed> {
-        self.required(name, self.optional_date(name)?)
-    }
-
-    /// `exp`, `iat` and `nbf`; `exp` is needed in every token.
-    fn times(&self, issued: bool) -> Result<Times, Malformed> {
-        let issued_at = if issued { Some(self.date("iat")?) } else { self.optional_date("iat")? };
-        let not_before = self.optional_date("nbf")?;
-        Ok(Times { expires_at: self.date("exp")?, issued_at, not_before })
-    }
-
-    /// An action, resource or workflow, without control characters.
-    fn shaped<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, Malformed> {
-        let Some(value) = self.map.remove(name) else { return Ok(None) };
-        // Serde would take a list for an object.
-        if !value.is_object() {
-            return Err(self.mistyped(name, "an object"));
-        }
-        if json::has_control(&value) {
-            return Err(Malformed(format!("has a control character in `{}`", self.at(name))));
-        }
-        let shaped = serde_json::from_value(value);
-        shaped.map(Some).map_err(|_| {
-            Malformed(format!("has a member of `{}` that is missing or mistyped", self.at(name)))
-        })
-    }
-
-    fn digests(&mut self) -> Result<RecordDigests, Malformed> {
-        let (key, value) = (self.nullable_text("key")?, self.nullable_text("value")?);
-        let headers = match self.optional_object("headers")? {
-            None => None,
-            Some(mut headers) => Some(headers.signed_headers()?),
-        };
-        Ok(RecordDigests { key, value, headers })
-    }
-
-    fn signed_headers(&mut self) -> Result<SignedHeaders, Malformed> {
-        let found = self.optional_texts("names")?;
-        let names = self.required("names", found)?;
-        let digest = self.text("digest")?;
-        if names.len() > MAX_SIGNED_NAMES {
-            return Err(Malformed(format!(
-                "has more than {MAX_SIGNED_NAMES} names in `{}`",
-                self.at("names")
-            )));
-        }
-        let distinct: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-        if distinct.len() != names.len() {
-            return Err(Malformed(format!("has a name twice in `{}`", self.at("names"))));
-        }
-        if let Some(kind) = TokenKind::ALL.into_iter().find(|kind| distinct.contains(kind.header_name())) {
-            return Err(Malformed(format!("names `{}` in `{}`", kind.header_name(), self.at("names"))));
-        }
-        Ok(SignedHeaders { names, digest })
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -329,3 +329,6 @@ fn read_countersignature<'r>(
     read.claims.fits(with_transaction).map_err(|e| malformed(kind, &e))?;
     Ok(read)
 }
+
+#[cfg(test)]
+mod tests;

@@ -374,27 +374,4 @@ fn check_own_time(accepted: UnixMillis, rules: &Rules<'_>) -> Result<(), Denial>
 }
 
 #[cfg(test)]
-impl Verified {
-    /// A verified record for tests of what comes after: nothing was verified.
-    pub(crate) fn assumed(
-        sender: &str,
-        proof: Option<Proof>,
-        transaction: Option<Transaction>,
-        accepted: UnixMillis,
-    ) -> Self {
-        Self {
-            sender: WorkloadId::parse(sender).unwrap(),
-            proven: proof.is_some(),
-            accepted,
-            transaction: transaction.map(Arc::new),
-            proof: proof.map(Arc::new),
-            key: None,
-            value: None,
-            replay: None,
-            _sealed: Sealed,
-        }
-    }
-}
-
-#[cfg(test)]
 mod tests;

@@ -82,17 +82,6 @@ impl Chain {
     pub fn origin<'a>(&'a self, sender: &'a WorkloadId) -> &'a WorkloadId {
         self.senders.last().unwrap_or(sender)
     }
-
-    /// A chain for tests of what comes after: nothing was verified.
-    #[cfg(test)]
-    pub(crate) fn assumed(from: Option<&str>, senders: &[&str], gate: Option<&str>) -> Self {
-        Self {
-            from: from.map(|topic| Topic::parse(topic).unwrap()),
-            senders: senders.iter().map(|id| WorkloadId::parse(id).unwrap()).collect(),
-            gate: gate.map(|id| WorkloadId::parse(id).unwrap()),
-            _sealed: Sealed,
-        }
-    }
 }
 
 /// The topic that the countersignature was made out for: of this realm, and one that the route continues from.
@@ -303,3 +292,6 @@ fn only_token(record: &Record, kind: TokenKind) -> Result<Option<&[u8]>, Denial>
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,3 +130,50 @@ impl Generations {
 fn lock(shard: &Mutex<Generations>) -> MutexGuard<'_, Generations> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authorize::jose::sha256;
+    use crate::authorize::testing::transaction;
+
+    fn token(n: u32) -> Digest {
+        sha256(&[&n.to_be_bytes()])
+    }
+
+    fn kept() -> Kept {
+        Kept::Transaction(Arc::new(transaction()))
+    }
+
+    #[test]
+    fn the_bound_is_hard() {
+        let cache = TokenCache::new(64);
+        for n in 0..10_000 {
+            cache.insert(token(n), kept(), Digest([0; 32]));
+            assert!(cache.len() <= 64);
+        }
+        assert!(cache.len() >= 32);
+    }
+
+    #[test]
+    fn what_is_used_stays_and_what_is_not_goes() {
+        let cache = TokenCache::new(64);
+        cache.insert(token(0), kept(), Digest([7; 32]));
+        cache.insert(token(1), kept(), Digest([7; 32]));
+        for n in 2..2000 {
+            cache.insert(token(n), kept(), Digest([0; 32]));
+            assert_eq!(cache.get(&token(0)).unwrap().1, Digest([7; 32]));
+        }
+        assert!(cache.get(&token(1)).is_none());
+    }
+
+    #[test]
+    fn the_newest_trust_is_the_one_that_is_remembered() {
+        let cache = TokenCache::new(64);
+        cache.insert(token(0), kept(), Digest([1; 32]));
+        cache.insert(token(0), kept(), Digest([2; 32]));
+        assert_eq!(cache.get(&token(0)).unwrap().1, Digest([2; 32]));
+        assert_eq!(cache.len(), 1);
+        assert!(!cache.is_empty());
+    }
+}
