@@ -2,18 +2,16 @@
 //! once when the schema loads; a record then builds what is declared and nothing else. Limits: a schema that asks for
 //! what is not offered, or demands what may be missing, is refused here with advice; claims are checked as they come.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
 use super::facts::{Facts, Offer};
+use super::offered::{Attribute, GROUPS, Group, Offered, Presence, Row, TOP};
 use super::shape::{EntityKind, Member, Shape};
 use super::value::{Mistyped, Value, is_datetime};
 use crate::authorize::ids::UnixMillis;
-
-/// The entity type of workloads.
-pub(super) const WORKLOAD: &str = "Workload";
 
 /// What one action's context holds, in the order of names.
 #[derive(Debug)]
@@ -33,165 +31,6 @@ enum Plan {
     One(Attribute, Shape),
     Group(Group, Vec<Planned>),
 }
-
-/// Records that the gate makes of attributes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Group {
-    Message,
-    Transaction,
-    Workflow,
-    Provenance,
-    Request,
-}
-
-/// What the gate can say, one by one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Attribute {
-    Now,
-    Sender,
-    Subject,
-    Value,
-    Topic,
-    Partition,
-    Offset,
-    AcceptedAt,
-    Queued,
-    Redrives,
-    TransactionId,
-    Scope,
-    Requester,
-    IssuedAt,
-    ExpiresAt,
-    Ip,
-    Details,
-    WorkflowId,
-    WorkflowType,
-    Step,
-    State,
-    Attempt,
-    StartedAt,
-    Deadline,
-    Registered,
-    Status,
-    Owner,
-    RegisteredStep,
-    Proven,
-    Gated,
-    From,
-    Depth,
-    Origin,
-    Senders,
-    ActionProperties,
-    ResourceProperties,
-}
-
-/// The type of an attribute as the contract's table has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Offered {
-    Bool,
-    Long,
-    String,
-    Datetime,
-    Duration,
-    Ip,
-    Strings,
-    Workload,
-    Workloads,
-    Subject,
-    Declared,
-}
-
-/// Whether the attribute is always there (of a group: whenever the group is).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Presence {
-    Always,
-    Sometimes,
-    IfTransaction,
-    IfCountersignature,
-    IfValue,
-}
-
-type Row = (&'static str, Presence, Offered, Attribute);
-
-use Attribute as A;
-use Offered as O;
-use Presence::{Always, IfCountersignature, IfTransaction, IfValue, Sometimes};
-
-const TOP: &[Row] = &[
-    ("now", Always, O::Datetime, A::Now),
-    ("sender", Always, O::Workload, A::Sender),
-    ("subject", IfTransaction, O::Subject, A::Subject),
-    ("value", IfValue, O::Declared, A::Value),
-];
-const GROUPS: &[(&str, Presence, Group, &[Row])] = &[
-    (
-        "message",
-        Always,
-        Group::Message,
-        &[
-            ("topic", Always, O::String, A::Topic),
-            ("partition", Always, O::Long, A::Partition),
-            ("offset", Always, O::Long, A::Offset),
-            ("accepted_at", Always, O::Datetime, A::AcceptedAt),
-            ("queued", Always, O::Duration, A::Queued),
-            ("redrives", Always, O::Long, A::Redrives),
-        ],
-    ),
-    (
-        "transaction",
-        IfTransaction,
-        Group::Transaction,
-        &[
-            ("id", Always, O::String, A::TransactionId),
-            ("scope", Always, O::Strings, A::Scope),
-            ("requester", Always, O::String, A::Requester),
-            ("issued_at", Always, O::Datetime, A::IssuedAt),
-            ("expires_at", Always, O::Datetime, A::ExpiresAt),
-            ("ip", Sometimes, O::Ip, A::Ip),
-            ("details", Sometimes, O::Declared, A::Details),
-        ],
-    ),
-    (
-        "workflow",
-        Sometimes,
-        Group::Workflow,
-        &[
-            ("id", Always, O::String, A::WorkflowId),
-            ("type", Always, O::String, A::WorkflowType),
-            ("step", Always, O::String, A::Step),
-            ("state", Always, O::String, A::State),
-            ("attempt", Sometimes, O::Long, A::Attempt),
-            ("started_at", Sometimes, O::Datetime, A::StartedAt),
-            ("deadline", Sometimes, O::Datetime, A::Deadline),
-            ("registered", Always, O::Bool, A::Registered),
-            ("status", Sometimes, O::String, A::Status),
-            ("owner", Sometimes, O::String, A::Owner),
-            ("registered_step", Sometimes, O::String, A::RegisteredStep),
-        ],
-    ),
-    (
-        "provenance",
-        Always,
-        Group::Provenance,
-        &[
-            ("proven", Always, O::Bool, A::Proven),
-            ("gated", Always, O::Bool, A::Gated),
-            ("from", IfCountersignature, O::String, A::From),
-            ("depth", Always, O::Long, A::Depth),
-            ("origin", Always, O::Workload, A::Origin),
-            ("senders", Always, O::Workloads, A::Senders),
-        ],
-    ),
-    (
-        "request",
-        Always,
-        Group::Request,
-        &[
-            ("action", Sometimes, O::Declared, A::ActionProperties),
-            ("resource", Sometimes, O::Declared, A::ResourceProperties),
-        ],
-    ),
-];
 
 /// A part of a declared context that the gate cannot fill: what is wrong, and advice.
 #[derive(Debug)]
@@ -326,33 +165,6 @@ fn list<'n>(names: impl Iterator<Item = &'n str>) -> String {
 
 fn join(prefix: &str, name: &str) -> String {
     if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
-}
-
-impl Offered {
-    /// What the attribute is, if that is not what is declared.
-    fn differs(self, shape: &Shape, offer: &Offer) -> Option<String> {
-        let workload = |shape: &Shape| matches!(shape, Shape::Entity(kind) if kind.text == WORKLOAD);
-        let (same, name) = match self {
-            Self::Bool => (matches!(shape, Shape::Bool), "Bool"),
-            Self::Long => (matches!(shape, Shape::Long), "Long"),
-            Self::String => (matches!(shape, Shape::String), "String"),
-            Self::Datetime => (matches!(shape, Shape::Datetime), "datetime"),
-            Self::Duration => (matches!(shape, Shape::Duration), "duration"),
-            Self::Ip => (matches!(shape, Shape::Ip), "ipaddr"),
-            Self::Strings => {
-                (matches!(shape, Shape::Set(inner) if matches!(**inner, Shape::String)), "Set<String>")
-            }
-            Self::Workload => (workload(shape), WORKLOAD),
-            Self::Workloads => (matches!(shape, Shape::Set(inner) if workload(inner)), "Set<Workload>"),
-            Self::Subject => match (&offer.subject_type, shape) {
-                (Some(wanted), Shape::Entity(kind)) if kind.text == *wanted => (true, ""),
-                (Some(wanted), _) => (false, wanted.as_str()),
-                (None, _) => (false, "of no type: none is configured"),
-            },
-            Self::Declared => (matches!(shape, Shape::Record(_)), "a record"),
-        };
-        (!same).then(|| name.to_owned())
-    }
 }
 
 fn build<'a>(

@@ -9,10 +9,11 @@ use cedar_policy::{Context, Decision, EntityTypeName, EntityUid, Request};
 
 use super::answer::{Allowed, Answer, StepUp};
 use super::bundle::{Action, Bundle};
-use super::context::{Known, WORKLOAD};
+use super::context::Known;
 use super::entities::Entities;
 use super::facts::{Facts, Principal};
 use super::index::{Index, Response};
+use super::offered::WORKLOAD;
 use super::value::Mask;
 use crate::authorize::decision::{Denial, Reason};
 
@@ -43,12 +44,12 @@ impl Bundle {
             Ok(admitted) => admitted,
             Err(detail) => return Answer::invalid(Denial::new(Reason::RequestInvalid, detail)),
         };
-        let mut said = Said::ask(&self.plain, &admitted.requests, entities);
+        let mut said = Said::ask(&self.plain, &admitted, entities);
         let verdict = self.first_verdict(&mut said, facts);
         let mut step_ups = Vec::new();
         let verdict = match verdict {
             Ok(allowed) if !self.step_up.is_empty() => {
-                let asked = Said::ask(&self.step_up, &admitted.requests, entities);
+                let asked = Said::ask(&self.step_up, &admitted, entities);
                 said.errors.extend(asked.errors);
                 step_ups = self.step_ups(&asked.forbids);
                 second_verdict(allowed, &said.errors, &step_ups)
@@ -191,12 +192,19 @@ impl Bundle {
 }
 
 impl Said {
-    fn ask(index: &Index, requests: &[Request], entities: &Entities) -> Self {
+    fn ask(index: &Index, admitted: &Admitted, entities: &Entities) -> Self {
         let mut said = Self::default();
-        for request in requests {
+        for request in &admitted.requests {
             let Response { decision, reasons, errors } = index.is_authorized(request, entities.store());
             for (id, message) in errors {
-                said.errors.entry(id).or_insert_with(|| limited(message, 1024));
+                // Cedar's message can quote the values that a policy stumbled over, a masked one among them.
+                let message = match admitted.masked.is_empty() {
+                    true => limited(message, 1024),
+                    false => format!(
+                        "error while evaluating policy `{id}` (withheld: parts of the context are masked)"
+                    ),
+                };
+                said.errors.entry(id).or_insert(message);
             }
             match decision {
                 Decision::Allow => said.permits.extend(reasons),

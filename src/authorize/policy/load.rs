@@ -5,25 +5,25 @@
 use std::collections::{BTreeMap, HashMap};
 
 use cedar_policy::{
-    EntityId, EntityTypeName, EntityUid, Policy, PolicyId, PolicySet, Schema, SchemaFragment, SlotId,
-    Template, ValidationMode, Validator,
+    EntityId, EntityTypeName, EntityUid, Policy, PolicyId, PolicySet, Schema, SchemaFragment, Template,
+    ValidationMode, Validator,
 };
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::annotations::{self, Meta, is_name};
 use super::bundle::{Action, Bundle};
-use super::context::{Projection, WORKLOAD};
-use super::digest;
-use super::entities::json_problem;
+use super::context::Projection;
 use super::facts::Offer;
 use super::index::Index;
 use super::nesting;
+use super::offered::WORKLOAD;
 use super::problem::{LoadErrors, Problem, Source, SourceFile};
 use super::shape::Catalog;
 use super::value::TimeCache;
 use crate::authorize::limits::{MAX_POLICIES, MAX_POLICY_FILE_BYTES};
+
+mod content;
+mod links;
 
 pub(super) fn load(
     policies: Vec<SourceFile>,
@@ -44,6 +44,10 @@ pub(super) fn load(
     }
     for source in &links {
         loading.read_links(source);
+    }
+    if loading.places.len() > MAX_POLICIES {
+        let message = format!("there are {} policies, more than {MAX_POLICIES}", loading.places.len());
+        loading.problems.push(Problem::new(&schema, message));
     }
     if let Some((cedar, _)) = &declared {
         loading.validate(cedar);
@@ -95,31 +99,6 @@ struct Place {
 enum Statement {
     Policy(Policy),
     Template(Template),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Link {
-    template_id: String,
-    new_id: String,
-    args: Arguments,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Arguments {
-    #[serde(rename = "?principal")]
-    principal: Option<Uid>,
-    #[serde(rename = "?resource")]
-    resource: Option<Uid>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Uid {
-    #[serde(rename = "type")]
-    kind: String,
-    id: String,
 }
 
 impl Place {
@@ -318,62 +297,6 @@ impl Loading {
             self.meta.insert(name.clone(), meta);
         }
         self.places.insert(name, place);
-        if self.places.len() == MAX_POLICIES + 1
-            && let Some(place) = self.places.values().next()
-        {
-            let message = format!("there are more than {MAX_POLICIES} policies");
-            self.problems.push(Problem::new(&place.source, message));
-        }
-    }
-
-    fn read_links(&mut self, source: &Source) {
-        if self.is_too_large(source) {
-            return;
-        }
-        let list = match serde_json::from_str::<Vec<&RawValue>>(source.text()) {
-            Ok(list) => list,
-            Err(error) => {
-                self.problems.push(json_problem(source, &error).with_help("links are a JSON list"));
-                return;
-            }
-        };
-        for raw in list {
-            let offset = raw.get().as_ptr() as usize - source.text().as_ptr() as usize;
-            let place = Place { source: source.clone(), offset, len: raw.get().len() };
-            if let Err(message) = self.link(raw, &place) {
-                self.problems.push(Problem::new(source, message).at(offset, raw.get().len(), "this link"));
-            }
-        }
-    }
-
-    fn link(&mut self, raw: &RawValue, place: &Place) -> Result<(), String> {
-        let link: Link = serde_json::from_str(raw.get()).map_err(|e| e.to_string())?;
-        if !is_name(&link.new_id) {
-            return Err(format!("`{}` is no policy id: an id is 1 to 128 of `A-Za-z0-9._-`", link.new_id));
-        }
-        if self.places.contains_key(&link.new_id) {
-            return Err(format!("the id `{}` is there twice", link.new_id));
-        }
-        let mut values = HashMap::new();
-        for (slot, uid) in
-            [(SlotId::principal(), link.args.principal), (SlotId::resource(), link.args.resource)]
-        {
-            if let Some(uid) = uid {
-                let kind: EntityTypeName =
-                    uid.kind.parse().map_err(|_| format!("`{}` is no entity type", uid.kind))?;
-                values.insert(slot, EntityUid::from_type_name_and_id(kind, EntityId::new(uid.id)));
-            }
-        }
-        let (template, new_id) = (PolicyId::new(&link.template_id), PolicyId::new(&link.new_id));
-        self.set.link(template, new_id, values).map_err(|e| e.to_string())?;
-        if let Some(mut meta) = self.meta.get(&link.template_id).cloned() {
-            if let Some(step_up) = &mut meta.step_up {
-                step_up.policy.clone_from(&link.new_id);
-            }
-            self.meta.insert(link.new_id.clone(), meta);
-        }
-        self.places.insert(link.new_id, place.clone());
-        Ok(())
     }
 
     fn validate(&mut self, schema: &Schema) {
@@ -475,47 +398,6 @@ impl Loading {
             ));
         }
         (actions, catalog.into_kinds())
-    }
-
-    fn digest(&mut self, schema: &Source, mut schema_json: Value) -> crate::authorize::ids::Digest {
-        digest::sort_lists(&mut schema_json);
-        let mut policies = Map::new();
-        let mut templates = Map::new();
-        let mut links = Map::new();
-        let mut failed = Vec::new();
-        for template in self.set.templates() {
-            match template.to_json() {
-                Ok(json) => drop(templates.insert(template.id().to_string(), json)),
-                Err(error) => failed.push((template.id().clone(), error.to_string())),
-            }
-        }
-        for policy in self.set.policies() {
-            let id = policy.id().to_string();
-            if let (Some(template), Some(values)) = (policy.template_id(), policy.template_links()) {
-                let values = values.into_iter().map(|(slot, uid)| {
-                    let uid = Value::from(vec![uid.type_name().to_string(), uid.id().unescaped().to_owned()]);
-                    (slot.to_string(), uid)
-                });
-                let values: Map<String, Value> = values.collect();
-                links.insert(id, Value::from(vec![Value::from(template.to_string()), Value::from(values)]));
-                continue;
-            }
-            match policy.to_json() {
-                Ok(json) => drop(policies.insert(id, json)),
-                Err(error) => failed.push((policy.id().clone(), error.to_string())),
-            }
-        }
-        for (id, message) in failed {
-            let problem =
-                self.places.get(AsRef::<str>::as_ref(&id)).map(|place| place.problem(message.clone()));
-            self.problems.push(problem.unwrap_or_else(|| Problem::new(schema, message)));
-        }
-        let mut bundle = Map::new();
-        bundle.insert("links".to_owned(), links.into());
-        bundle.insert("policies".to_owned(), policies.into());
-        bundle.insert("schema".to_owned(), schema_json);
-        bundle.insert("templates".to_owned(), templates.into());
-        digest::of_json(&bundle.into())
     }
 
     /// The index of the policies with `@step_up`, or of all others.

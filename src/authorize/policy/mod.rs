@@ -12,6 +12,7 @@ mod facts;
 pub mod index;
 mod load;
 mod nesting;
+mod offered;
 mod problem;
 mod shape;
 mod value;

@@ -2,9 +2,9 @@
 //! same tree, so what is recorded is what was evaluated. Limits: moments outside the years 0 to 9999 cannot be written
 //! in Cedar and are refused by who makes them.
 
+use core::net::IpAddr;
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::sync::Mutex;
 
 use cedar_policy::{Context, EntityUid, RestrictedExpression};
