@@ -68,7 +68,8 @@ struct Sealed;
 pub struct Known {
     /// *E*.
     pub accepted: UnixMillis,
-    /// The sender, once its proof of this record held: an identity token alone proves nobody.
+    /// The sender, once its proof of this record held: an identity token alone proves nobody. Where the route takes a
+    /// record without proof from somebody, that identity.
     pub sender: Option<WorkloadId>,
     /// The transaction, once its token held.
     pub transaction: Option<Arc<Transaction>>,
@@ -136,7 +137,11 @@ fn check(
             check_time(kind, &identity.claims.times, accepted, rules.route.skew_s)?;
             subject
         }
-        ClaimedSender::Unproven(sender) => sender,
+        ClaimedSender::Unproven(sender) => {
+            // The route says so, whatever the tokens are worth.
+            known.sender = Some(sender.clone());
+            sender
+        }
     };
     if let Some(carried) = &claimed.transaction {
         let kind = TokenKind::Transaction;
@@ -162,10 +167,7 @@ fn check(
             check_replay(record, claims, &entry, rules, memory)?;
             (Some(claims.proof.clone()), Some(entry))
         }
-        ClaimedSender::Unproven(_) => {
-            known.sender = Some(sender.clone());
-            (None, None)
-        }
+        ClaimedSender::Unproven(_) => (None, None),
     };
     check_own_time(accepted, rules)?;
     Ok(Verified {

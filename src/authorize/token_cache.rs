@@ -67,7 +67,10 @@ impl TokenCache {
 
     /// How often it helped since this was last asked, by whoever asked.
     pub fn take_counts(&self) -> CacheCounts {
-        CacheCounts { hits: self.hits.swap(0, Ordering::Relaxed), misses: self.misses.swap(0, Ordering::Relaxed) }
+        CacheCounts {
+            hits: self.hits.swap(0, Ordering::Relaxed),
+            misses: self.misses.swap(0, Ordering::Relaxed),
+        }
     }
 
     /// How many tokens it holds.
