@@ -9,9 +9,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Asked, Outgoing};
+use crate::authorize::claims::{Countersigned, Identity, Malformed, Transaction, check_grant};
+use crate::authorize::digests;
 use crate::authorize::ids::{Digest, Realm, UnixMillis, WorkloadId};
-use crate::authorize::jose::{Jws, JwsError, SignError, SigningKey, TokenKind, sha256, token_hash};
-use crate::authorize::json::{self, JsonError};
+use crate::authorize::jose::{Jws, JwsError, PublicKey, SignError, SigningKey, TokenKind, token_hash};
+use crate::authorize::json;
 use crate::authorize::limits::{
     DEFAULT_PROOF_LIFE_S, MAX_HEADER_BYTES, MAX_HEADERS, MAX_JTI_CHARS, MAX_NUMERIC_DATE, MAX_SIGNED_NAMES,
     MAX_TOKEN_BYTES,
@@ -26,8 +28,7 @@ struct Inner {
     key: SigningKey,
     wit: String,
     wit_hash: Digest,
-    wit_expires: f64,
-    id: WorkloadId,
+    identity: Identity,
     realm: Realm,
     proof_life_s: u32,
 }
@@ -41,12 +42,9 @@ pub enum SignerError {
     /// Not a compact JWS of a WIT.
     #[error("the workload identity token {0}")]
     Jws(#[from] JwsError),
-    /// Its payload is not the strict JSON of the contract.
-    #[error("the payload of the workload identity token {0}")]
-    Json(#[from] JsonError),
-    /// A required claim is absent or not of its type.
-    #[error("the workload identity token has no usable `{0}`")]
-    Claim(&'static str),
+    /// Its claims are not those of a WIT.
+    #[error("the workload identity token {0}")]
+    Malformed(#[from] Malformed),
     /// The WIT was issued to another key.
     #[error("the key is not the one that the workload identity token was issued to (`cnf.jwk`)")]
     OtherKey,
@@ -75,12 +73,9 @@ pub enum SignRefused {
     /// A token is not a compact JWS of its kind.
     #[error("the `{0}` {1}")]
     Jws(&'static str, JwsError),
-    /// A token's payload is not the strict JSON of the contract.
-    #[error("the payload of the `{0}` {1}")]
-    Json(&'static str, JsonError),
-    /// A required claim of a token is absent or not of its type.
-    #[error("the `{0}` has no usable `{1}`")]
-    Claim(&'static str, &'static str),
+    /// A token's claims are not those of its kind.
+    #[error("the `{0}` {1}")]
+    Malformed(&'static str, Malformed),
     /// The Txn-Token is meant for another trust domain than the sender's.
     #[error("the txn-token is not meant for the sender's trust domain (`aud`)")]
     Audience,
@@ -109,7 +104,9 @@ pub enum SignRefused {
     #[error("the header name `{0}` cannot be signed: it is named twice, or is a token's")]
     SignedName(String),
     /// `action`, `resource` or `workflow` holds what no gate takes.
-    #[error("`{0}` holds a control character, a number past 2^53 - 1 or a date past 2^53 s")]
+    #[error(
+        "`{0}` holds a control character, an integer past 2^53 - 1 or a date past 2^53 s, or nests too deep"
+    )]
     Asked(&'static str),
     /// The partition's number is negative.
     #[error("a partition is a number from 0")]
@@ -131,31 +128,24 @@ impl Signer {
         if wit.len() > MAX_TOKEN_BYTES {
             return Err(SignerError::TooLarge(wit.len()));
         }
-        let claims = json::parse_object(Jws::parse(wit.as_bytes(), TokenKind::WorkloadIdentity)?.payload())?;
-        let id = text(&claims, "sub")
-            .and_then(|sub| WorkloadId::parse(sub).ok())
-            .ok_or(SignerError::Claim("sub"))?;
-        let wit_expires = date(&claims, "exp").ok_or(SignerError::Claim("exp"))?;
-        let confirmed =
-            claims.get("cnf").and_then(|cnf| cnf.get("jwk")).ok_or(SignerError::Claim("cnf.jwk"))?;
-        let own = key.public_jwk();
-        let same = ["kty", "crv", "x", "y", "n", "e"].iter().all(|m| confirmed.get(*m) == own.get(*m));
-        if !same || confirmed.get("alg").and_then(Value::as_str) != Some(key.algorithm().as_str()) {
+        let identity = Identity::read(Jws::parse(wit.as_bytes(), TokenKind::WorkloadIdentity)?.payload())?;
+        let own = key.public_jwk().as_object().and_then(|jwk| PublicKey::from_jwk(jwk).ok());
+        if own.as_ref() != Some(&identity.key) || key.algorithm() != identity.algorithm {
             return Err(SignerError::OtherKey);
         }
         let wit_hash = token_hash(wit.as_bytes());
         let proof_life_s = DEFAULT_PROOF_LIFE_S;
-        Ok(Self(Arc::new(Inner { key, wit: wit.into(), wit_hash, wit_expires, id, realm, proof_life_s })))
+        Ok(Self(Arc::new(Inner { key, wit: wit.into(), wit_hash, identity, realm, proof_life_s })))
     }
 
     /// The workload that signs.
     pub fn id(&self) -> &WorkloadId {
-        &self.0.id
+        &self.0.identity.subject
     }
 
     /// When the WIT ends, a NumericDate: renew before.
     pub fn expires_at(&self) -> f64 {
-        self.0.wit_expires
+        self.0.identity.times.expires_at
     }
 
     /// The record's headers: its own, then its tokens with a proof that is good for 300 s (the most that a gate takes
@@ -218,7 +208,7 @@ impl Signer {
 // By hand: the key and the WIT are credentials.
 impl std::fmt::Debug for Signer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Signer").field("id", &self.0.id).field("realm", &self.0.realm).finish_non_exhaustive()
+        f.debug_struct("Signer").field("id", self.id()).field("realm", &self.0.realm).finish_non_exhaustive()
     }
 }
 
@@ -266,10 +256,11 @@ struct HeadersClaim<'a> {
 }
 
 fn kafka<'a>(record: &Outgoing<'a>) -> KafkaClaim<'a> {
-    let hash = |bytes: Option<&[u8]>| bytes.map(|b| sha256(&[b]).to_string());
-    let headers = (!record.signed_headers.is_empty()).then(|| HeadersClaim {
+    let hash = |bytes| digests::of_bytes(bytes).map(|digest| digest.to_string());
+    let names: Vec<String> = record.signed_headers.iter().map(|name| (*name).to_owned()).collect();
+    let headers = (!names.is_empty()).then(|| HeadersClaim {
         names: record.signed_headers,
-        digest: headers_digest(record.headers, record.signed_headers).to_string(),
+        digest: digests::of_headers(record.headers, &names).to_string(),
     });
     KafkaClaim {
         key: hash(record.key),
@@ -277,27 +268,6 @@ fn kafka<'a>(record: &Outgoing<'a>) -> KafkaClaim<'a> {
         partition: record.partition.map(|p| p.0),
         headers,
     }
-}
-
-/// Over each name in order and each occurrence in record order: length of name, name, length of value
-/// (`0xFFFFFFFF` for null), value; lengths as 4 bytes, big endian (contract, section 2.2).
-fn headers_digest(headers: &[Header], names: &[&str]) -> Digest {
-    let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX).to_be_bytes();
-    let mut text = Vec::new();
-    for name in names {
-        for header in headers.iter().filter(|h| h.name == name.as_bytes()) {
-            text.extend(length(header.name.len()));
-            text.extend_from_slice(&header.name);
-            match &header.value {
-                None => text.extend(u32::MAX.to_be_bytes()),
-                Some(value) => {
-                    text.extend(length(value.len()));
-                    text.extend_from_slice(value);
-                }
-            }
-        }
-    }
-    sha256(&[&text])
 }
 
 fn others(tokens: &Tokens<'_>) -> Map<String, Value> {
@@ -312,55 +282,48 @@ fn others(tokens: &Tokens<'_>) -> Map<String, Value> {
 
 /// Tokens that are over, or that a gate cannot take together.
 fn check_moment(me: &Inner, tokens: &Tokens<'_>, now: UnixMillis) -> Result<(), SignRefused> {
-    let now = now.as_seconds();
-    if me.wit_expires < now {
+    if me.identity.times.expired(now, 0) {
         return Err(SignRefused::IdentityExpired);
     }
-    let transaction = tokens.transaction.map(|t| claims(t, TokenKind::Transaction)).transpose()?;
-    let mut txn = None;
-    if let Some(claims) = &transaction {
-        const NAME: &str = "txn-token";
-        if date(claims, "exp").ok_or(SignRefused::Claim(NAME, "exp"))? < now {
+    let domain = me.identity.subject.trust_domain();
+    let transaction = match tokens.transaction {
+        None => None,
+        Some(token) => Some(read(token, TokenKind::Transaction, |payload| {
+            Transaction::read(payload, domain.clone(), token_hash(token.as_bytes()))
+        })?),
+    };
+    if let Some(transaction) = &transaction {
+        if transaction.times().expired(now, 0) {
             return Err(SignRefused::TransactionExpired);
         }
-        let domain = me.id.trust_domain().as_str();
-        let meant = match claims.get("aud") {
-            Some(Value::String(aud)) => aud == domain,
-            Some(Value::Array(list)) => list.iter().any(|aud| aud.as_str() == Some(domain)),
-            _ => return Err(SignRefused::Claim(NAME, "aud")),
-        };
-        if !meant {
+        if !transaction.audience.contains(domain.as_str()) {
             return Err(SignRefused::Audience);
         }
-        txn = Some(text(claims, "txn").ok_or(SignRefused::Claim(NAME, "txn"))?);
     }
-    if let Some(countersignature) = tokens.countersignature {
-        let carried = claims(countersignature, TokenKind::Countersignature)?;
-        if text(&carried, "txn") != txn {
+    if let Some(token) = tokens.countersignature {
+        let carried =
+            read(token, TokenKind::Countersignature, |p| Countersigned::read(p, transaction.is_some()))?;
+        if carried.transaction != transaction.map(|t| t.id) {
             return Err(SignRefused::OtherTransaction);
         }
     }
-    if let Some(grant) = tokens.step_up_grant {
-        claims(grant, TokenKind::StepUpGrant)?;
+    if let Some(token) = tokens.step_up_grant {
+        read(token, TokenKind::StepUpGrant, check_grant)?;
     }
     Ok(())
 }
 
-fn claims(token: &str, kind: TokenKind) -> Result<Map<String, Value>, SignRefused> {
+fn read<T>(
+    token: &str,
+    kind: TokenKind,
+    claims: impl FnOnce(&[u8]) -> Result<T, Malformed>,
+) -> Result<T, SignRefused> {
     let name = kind.header_name();
     if token.len() > MAX_TOKEN_BYTES {
         return Err(SignRefused::TokenTooLarge(name, token.len()));
     }
     let jws = Jws::parse(token.as_bytes(), kind).map_err(|e| SignRefused::Jws(name, e))?;
-    json::parse_object(jws.payload()).map_err(|e| SignRefused::Json(name, e))
-}
-
-fn text<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c str> {
-    claims.get(name).and_then(Value::as_str)
-}
-
-fn date(claims: &Map<String, Value>, name: &str) -> Option<f64> {
-    claims.get(name).and_then(Value::as_f64).filter(|date| date.abs() <= MAX_NUMERIC_DATE)
+    claims(jws.payload()).map_err(|e| SignRefused::Malformed(name, e))
 }
 
 fn check_names(record: &Outgoing<'_>) -> Result<(), SignRefused> {
@@ -384,8 +347,9 @@ fn check_names(record: &Outgoing<'_>) -> Result<(), SignRefused> {
 
 /// What a gate demands of these three (contract, section 2), looked at in the text that will be signed.
 fn check_asked(asked: &Asked) -> Result<(), SignRefused> {
+    // Values of serde_json nest at most as deep as they were read, or as their maker made them: then it is refused here.
     let text = serde_json::to_vec(asked).map_err(|_| SignRefused::Asked("action"))?;
-    let members = json::parse_object(&text).map_err(|e| SignRefused::Json("workload-proof-token", e))?;
+    let members = json::parse_object(&text).map_err(|_| SignRefused::Asked("action"))?;
     for name in ["action", "resource", "workflow"] {
         let Some(member) = members.get(name) else { continue };
         if json::has_control(member) || !json::integers_are_safe(&members, &text, &[name]) {

@@ -38,6 +38,22 @@ fn txn(change: impl FnOnce(&mut Value)) -> String {
     sign(TokenKind::Transaction, claims)
 }
 
+fn countersignature(txn: &str) -> String {
+    let claims = json!({
+        "iss": "spiffe://example.org/gate/a", "aud": "kafka://test/t", "iat": SECONDS, "exp": SECONDS + 900, "jti": "d",
+        "sub": "spiffe://example.org/agent/payer", "txn": txn, "tth": "", "action": {"name": "pay"},
+        "resource": {"type": "Invoice", "id": "i"}, "kafka": {"key": null, "value": null}, "policy": "", "source": ""
+    });
+    sign(TokenKind::Countersignature, claims)
+}
+
+fn grant_claims() -> Value {
+    json!({
+        "iss": "i", "sub": "s", "aud": "test", "iat": SECONDS, "exp": SECONDS + 60, "jti": "g", "challenge": "c",
+        "digest": "d", "decision": "approve"
+    })
+}
+
 fn topic() -> Topic {
     Topic::parse("payments.commands").unwrap()
 }
@@ -67,13 +83,10 @@ fn a_proof_says_what_the_contract_wants_of_it() {
     let record =
         Outgoing::new(&topic).key(b"k").value(b"v").partition(3).headers(&own, &["schema", "absent", "lang"]);
     let txn = txn(|_| {});
-    let countersignature = sign(TokenKind::Countersignature, json!({"txn": "t-1"}));
-    let grant = sign(TokenKind::StepUpGrant, json!({}));
-    let tokens = Tokens {
-        transaction: Some(&txn),
-        countersignature: Some(&countersignature),
-        step_up_grant: Some(&grant),
-    };
+    let going_on = countersignature("t-1");
+    let grant = sign(TokenKind::StepUpGrant, grant_claims());
+    let tokens =
+        Tokens { transaction: Some(&txn), countersignature: Some(&going_on), step_up_grant: Some(&grant) };
     let headers = signer().sign(&record, &Asked::of("pay", "Invoice", "inv-7"), &tokens, NOW, "j-1").unwrap();
     assert_eq!(headers[..3], own);
     let names: Vec<_> = headers[3..].iter().map(|h| std::str::from_utf8(&h.name).unwrap()).collect();
@@ -89,7 +102,7 @@ fn a_proof_says_what_the_contract_wants_of_it() {
             "aud": "kafka://test/payments.commands", "iat": SECONDS, "exp": SECONDS + 300, "jti": "j-1",
             "wth": hash(value_of(&headers, TokenKind::WorkloadIdentity)),
             "tth": hash(txn.as_bytes()),
-            "oth": {"countersignature": hash(countersignature.as_bytes()), "step-up-grant": hash(grant.as_bytes())},
+            "oth": {"countersignature": hash(going_on.as_bytes()), "step-up-grant": hash(grant.as_bytes())},
             "kafka": {
                 "key": hash(b"k"), "value": hash(b"v"), "partition": 3,
                 "headers": {"names": ["schema", "absent", "lang"], "digest": sha256(&[signed]).to_string()},
@@ -146,11 +159,12 @@ fn what_a_gate_would_refuse_is_refused_here() {
     assert!(with(&txn(|c| c["aud"] = "other.org".into())).contains("trust domain"));
     assert!(with(&txn(|c| c["sub"] = "a".repeat(8192).into())).contains("`txn-token` has"));
     assert!(with("a.b.c").contains("`txn-token`"));
+    assert!(with(&txn(|c| c["scope"] = Value::Null)).contains("`scope`"));
 
-    let countersignature = sign(TokenKind::Countersignature, json!({"txn": "t-2"}));
+    let going_on = countersignature("t-2");
     let txn = txn(|_| {});
     for transaction in [None, Some(txn.as_str())] {
-        let tokens = Tokens { transaction, countersignature: Some(&countersignature), ..none };
+        let tokens = Tokens { transaction, countersignature: Some(&going_on), ..none };
         assert!(refusal(&plain, &anything, &tokens).contains("different transactions"));
     }
 
@@ -197,10 +211,8 @@ fn what_a_gate_would_refuse_is_refused_here() {
 #[test]
 fn a_context_carries_work_on_and_draws_a_new_id_each_time() {
     let topic = topic();
-    let carried = Carried {
-        countersignature: sign(TokenKind::Countersignature, json!({"txn": "t-1"})).into(),
-        transaction: Some(txn(|_| {}).into()),
-    };
+    let carried =
+        Carried { countersignature: countersignature("t-1").into(), transaction: Some(txn(|_| {}).into()) };
     let begun = Context::new(signer());
     let going_on = begun.carry(carried.clone());
     let headers = going_on.headers_at(&Outgoing::new(&topic), &Asked::default(), NOW, "j").unwrap();
@@ -241,4 +253,58 @@ fn rdkafka_gets_the_same_headers_and_debug_shows_no_token() {
         assert_eq!(kafka.value, header.value.as_deref());
     }
     assert!(!format!("{context:?} {headers:?} {:?}", signer()).contains("eyJ"));
+}
+
+#[test]
+fn a_gate_takes_what_is_signed_here() {
+    use crate::authorize::context::Claimed;
+    use crate::authorize::identity::{Rules, TokenCache, verify};
+    use crate::authorize::ids::{Coordinates, Offset, Partition, TrustDomain};
+    use crate::authorize::jose::{KeySet, KeyUse};
+    use crate::authorize::record::{Record, TimestampType};
+    use crate::authorize::replay::Memory;
+    use crate::authorize::route::tests::plain;
+    use crate::authorize::trust::{Domain, Trust};
+
+    let keys = KeySet::from_jwks(&json!({"keys": [key(9).public_jwk()]}).to_string(), KeyUse::Any).unwrap();
+    let domain = Domain {
+        algorithms: Algorithm::DEFAULT.to_vec(),
+        bundle: keys.clone(),
+        token_service: keys.clone(),
+        gates: keys,
+    };
+    let trust = Trust::new([(TrustDomain::parse("example.org").unwrap(), domain)].into());
+    let (topic, cache, route, realm) = (topic(), TokenCache::new(8), plain(), Realm::parse("test").unwrap());
+    let own = [header("schema", "2"), Header { name: "n".into(), value: None }];
+    let outgoing = Outgoing::new(&topic).key(b"").value(b"v").partition(3).headers(&own, &["n", "schema"]);
+    let carried =
+        Carried { countersignature: countersignature("t-1").into(), transaction: Some(txn(|_| {}).into()) };
+    let context =
+        Context::new(signer()).carry(carried).step_up_grant(&sign(TokenKind::StepUpGrant, grant_claims()));
+    let headers = context.headers_at(&outgoing, &Asked::of("pay", "Invoice", "i"), NOW, "j").unwrap();
+    let record = |partition: i32, value: &'static [u8]| Record {
+        source: Coordinates { topic: topic.clone(), partition: Partition(partition), offset: Offset(7) },
+        timestamp: Some(NOW),
+        timestamp_type: TimestampType::LogAppendTime,
+        key: Some("".into()),
+        value: Some(value.into()),
+        headers: headers.as_slice().to_vec(),
+    };
+    let judge = |record: &Record| {
+        let rules = Rules {
+            realm: &realm,
+            route: &route,
+            trust: &trust,
+            cache: &cache,
+            now: NOW,
+            source_partitions: 4,
+        };
+        let claimed = Claimed::read(record, &route, &cache).unwrap();
+        verify(record, &claimed, &rules, &Memory::default()).map_err(|refused| refused.denial.reason.as_str())
+    };
+    let verified = judge(&record(3, b"v")).unwrap();
+    assert_eq!(verified.sender, *signer().id());
+    assert_eq!(verified.transaction.unwrap().subject, "alice");
+    assert_eq!(judge(&record(3, b"w")).unwrap_err(), "proof_mismatch");
+    assert_eq!(judge(&record(2, b"v")).unwrap_err(), "proof_mismatch");
 }

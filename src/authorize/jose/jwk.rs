@@ -170,6 +170,15 @@ impl PublicKey {
     }
 }
 
+impl PartialEq for PublicKey {
+    /// The same key, whatever its `kid`, `alg` and `use`.
+    fn eq(&self, other: &Self) -> bool {
+        self.material == other.material
+    }
+}
+
+impl Eq for PublicKey {}
+
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PublicKey").field("algorithms", &self.algorithms()).finish_non_exhaustive()
