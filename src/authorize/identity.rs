@@ -190,7 +190,7 @@ pub(super) fn remembered(verified_under: Option<Digest>, rules: &Rules<'_>) -> b
 
 /// Algorithm, key and signature of a token that keys of a trust domain sign. Which set of the domain is the caller's to
 /// say: keys of one kind never sign tokens of another.
-pub(super) fn check_signature(
+pub(crate) fn check_signature(
     kind: TokenKind,
     jws: &Jws<'_>,
     domain: &TrustDomain,

@@ -262,7 +262,7 @@ fn a_gate_takes_what_is_signed_here() {
     use crate::authorize::ids::{Coordinates, Offset, Partition, TrustDomain};
     use crate::authorize::jose::{KeySet, KeyUse};
     use crate::authorize::record::{Record, TimestampType};
-    use crate::authorize::replay::Memory;
+    use crate::authorize::replay::{Memory, window_ms};
     use crate::authorize::route::tests::plain;
     use crate::authorize::trust::{Domain, Trust};
 
@@ -300,7 +300,8 @@ fn a_gate_takes_what_is_signed_here() {
             source_partitions: 4,
         };
         let claimed = Claimed::read(record, &route, &cache).unwrap();
-        verify(record, &claimed, &rules, &Memory::default()).map_err(|refused| refused.denial.reason.as_str())
+        verify(record, &claimed, &rules, &Memory::new(window_ms(&route)))
+            .map_err(|refused| refused.denial.reason.as_str())
     };
     let verified = judge(&record(3, b"v")).unwrap();
     assert_eq!(verified.sender, *signer().id());

@@ -20,7 +20,7 @@ use super::kafka_ffi::{self, TransactionError};
 use super::log::{
     Cause, Committed, Event, Log, LogError, Mark, ProducerFate, Receipts, Refusal, Tag, TopicPartition,
 };
-use crate::authorize::ids::{Coordinates, Offset, Partition, Position, Topic, UnixMillis};
+use crate::authorize::ids::{Coordinates, InvalidName, Offset, Partition, Position, Topic, UnixMillis};
 use crate::authorize::record::{Header, Record, TimestampType};
 use crate::wire::outgoing::Outgoing;
 
@@ -607,6 +607,15 @@ fn unpack(opaque: usize) -> Tag {
         1 => Tag::Audit(index),
         _ => Tag::Replay(index),
     }
+}
+
+/// A record as rdkafka hands it out, for whoever reads topics without a lane. Unlike rdkafka's own reader of headers it
+/// does not panic on a name that is not UTF-8.
+///
+/// # Errors
+/// The topic's name is not legal, which no broker allows.
+pub fn record(message: &BorrowedMessage<'_>) -> Result<Record, InvalidName> {
+    Ok(to_record(message, Topic::parse(message.topic())?))
 }
 
 /// The record, its bytes copied once into one piece that all of its parts share.

@@ -1,1 +1,0 @@
-//! What workers link: verify countersignatures, carry the context on.
