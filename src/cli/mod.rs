@@ -1,7 +1,147 @@
-//! The commands.
+//! The commands. Data goes to standard output, talk to standard error, and the exit code says how it ended.
+//! Limits: each command has a file of its own; here is only what they share.
 
+pub mod check;
 pub mod clock;
 pub mod files;
 pub mod issue;
 pub mod keys;
+mod output;
 pub mod token;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+pub use output::Output;
+
+/// Decides again, for every Kafka record, whether the work it asks for is still allowed
+#[derive(Debug, Parser)]
+#[command(name = "countersign", version, propagate_version = true)]
+struct Cli {
+    /// How data is written to standard output
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// When to use colour; `auto` is on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    color: Color,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Verify configuration, keys, policies and schema offline
+    Check(check::Check),
+    Keys(keys::Keys),
+    Token(token::Token),
+}
+
+/// How data is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For a person.
+    Human,
+    /// For a program: one JSON value a line.
+    Json,
+}
+
+/// When colour is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// In any case.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// How a command ended. The numbers are part of the interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: it did what it was asked, and the answer is good.
+    Done,
+    /// 1: the command itself failed; there is no answer.
+    Failed,
+    /// 2: the answer is no: something was denied, differs, or is wrong.
+    No,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::No => 2,
+        })
+    }
+}
+
+/// The configuration that most commands read.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ConfigFile {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = "countersign.toml", env = "COUNTERSIGN_CONFIG")]
+    pub config: PathBuf,
+}
+
+/// Runs the command that the arguments ask for.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers; what cannot be understood is a failed run, not an answer of no.
+            let exit = if error.use_stderr() { Exit::Failed } else { Exit::Done };
+            return if error.print().is_ok() { exit } else { Exit::Failed };
+        }
+    };
+    let mut out = Output::new(cli.format, cli.color);
+    let json = cli.format == Format::Json;
+    match cli.command {
+        Command::Check(check) => {
+            let ended = check.run(&mut out);
+            out.end(ended)
+        }
+        Command::Keys(keys) => {
+            let ended = keys.run(out.data());
+            out.end_with(ended)
+        }
+        Command::Token(token) => {
+            let ended = token.run(json, out.data());
+            out.end_with(ended)
+        }
+    }
+}
+
+/// The variables of the process that are text; others cannot be settings.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// Whether an error is that nobody reads any more, as behind `| head`.
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -99,6 +99,16 @@ impl<'d> Parsed<'d> {
     }
 }
 
+impl Parsed<'_> {
+    /// The places of the values of an outermost table's keys.
+    pub(super) fn values_below(&self, table: &str, named: impl Fn(&str) -> bool) -> Vec<Range<usize>> {
+        let Some(DeValue::Table(table)) = self.root.get_ref().get(table).map(Spanned::get_ref) else {
+            return Vec::new();
+        };
+        table.iter().filter(|(key, _)| named(key.get_ref())).map(|(_, value)| value.span()).collect()
+    }
+}
+
 /// One table of the document.
 pub(super) struct Table<'d, 'r> {
     reading: &'r Reading,

@@ -6,7 +6,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use super::document::{Reading, Table};
+use super::document::{Parsed, Reading, Table};
 use super::problem::Problem;
 
 /// The properties that decide whether what the gate promises holds, and why nobody else may set them.
@@ -80,11 +80,36 @@ impl KafkaProperties {
     }
 }
 
+/// Whether the value of this property is a secret.
+fn is_secret(name: &str) -> bool {
+    SECRET.iter().any(|part| name.contains(part))
+}
+
+/// The text of a configuration for reports, which quote the lines around a mistake: secrets are stars, and every place
+/// stays where it was. A line that no parser could read is hidden by the name in it.
+pub(super) fn without_secrets(text: &str, parsed: &Parsed<'_>) -> String {
+    let mut hidden = parsed.values_below("kafka", is_secret);
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        if let Some((key, _)) = line.split_once('=')
+            && ["password", "secret", "key.pem", "jaas"].iter().any(|part| key.contains(part))
+        {
+            hidden.push(start + key.len() + 1..start + line.len());
+        }
+        start += line.len();
+    }
+    let hide = |(place, c): (usize, char)| match c {
+        '\n' | '\r' | ' ' => c.to_string(),
+        _ if hidden.iter().any(|span| span.contains(&place)) => "*".repeat(c.len_utf8()),
+        _ => c.to_string(),
+    };
+    text.char_indices().map(hide).collect()
+}
+
 impl fmt::Debug for KafkaProperties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = self.0.iter().map(|(name, value)| {
-            let secret = SECRET.iter().any(|part| name.contains(part));
-            (name, if secret { "***" } else { value.as_str() })
+            (name, if is_secret(name) { "***" } else { value.as_str() })
         });
         f.debug_map().entries(shown).finish()
     }

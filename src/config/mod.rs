@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 pub use self::kafka::KafkaProperties;
 pub use self::problem::{Problem, Problems, Report, Source, source};
 pub use self::route::{RouteSettings, Start};
@@ -185,7 +187,7 @@ impl Loaded {
     /// Reads as much of a configuration as can be read.
     pub fn read(path: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Self {
         match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(path, text, environment),
+            Ok(text) => Self::parse(path, &Zeroizing::new(text), environment),
             Err(error) => Self {
                 config: None,
                 trust: BTreeMap::new(),
@@ -199,11 +201,11 @@ impl Loaded {
         }
     }
 
-    fn parse(path: &Path, text: String, environment: impl IntoIterator<Item = (String, String)>) -> Self {
-        let source = problem::source(path, text);
+    fn parse(path: &Path, text: &str, environment: impl IntoIterator<Item = (String, String)>) -> Self {
+        let parsed = Parsed::new(text);
+        let source = problem::source(path, kafka::without_secrets(text, &parsed));
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         let reading = Reading::new(Arc::clone(&source), environment);
-        let parsed = Parsed::new(source.inner());
         let mut root = reading.root(&parsed);
 
         let realm = root.need("realm", "name the cluster or environment, such as `realm = \"prod\"`");
@@ -325,7 +327,7 @@ fn default_group(id: &WorkloadId) -> String {
 
 fn read_key(file: &Path) -> Result<SigningKey, Problem> {
     let shown = file.display();
-    let text = std::fs::read_to_string(file).map(zeroize::Zeroizing::new).map_err(|error| {
+    let text = std::fs::read_to_string(file).map(Zeroizing::new).map_err(|error| {
         Problem::error(format!("the key file `{shown}` cannot be read: {error}"))
             .help("paths are relative to the configuration file; `countersign keys` makes a key")
     })?;

@@ -10,7 +10,9 @@ mod watched;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
 
 pub use policies::{Policies, PolicySource, offer};
 pub use trust::{TrustSource, knows_gate};
@@ -43,6 +45,8 @@ pub struct Control {
     telemetry: Telemetry,
     trust: Watched<Trust>,
     policies: Watched<Policies>,
+    /// Both together, as lanes pin them: written at each switch.
+    published: Arc<ArcSwap<Snapshot>>,
     /// What was last looked at, good or bad: the same bad content is reported once.
     seen: Mutex<Seen>,
 }
@@ -70,11 +74,17 @@ impl Control {
                 return Err(problems);
             }
         };
+        let published = Snapshot {
+            trust: Arc::new(trust),
+            policy: Arc::clone(&policies.bundle),
+            entities: Arc::clone(&policies.entities),
+        };
         let control = Self {
             sources,
             telemetry,
-            trust: Watched::new(trust, now),
-            policies: Watched::new(policies, now),
+            trust: Watched::new(Arc::clone(&published.trust), now),
+            policies: Watched::new(Arc::new(policies), now),
+            published: Arc::new(ArcSwap::from_pointee(published)),
             seen: Mutex::new(seen),
         };
         control.announce_trust();
@@ -83,13 +93,22 @@ impl Control {
     }
 
     /// Pins what is known now, for one batch.
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.published.load_full()
+    }
+
+    /// Where the newest snapshot is published, for those that pin it and do not watch.
+    pub fn snapshots(&self) -> Arc<ArcSwap<Snapshot>> {
+        Arc::clone(&self.published)
+    }
+
+    fn publish(&self) {
         let policies = self.policies.value();
-        Snapshot {
+        self.published.store(Arc::new(Snapshot {
             trust: self.trust.value(),
-            policy: policies.bundle.clone(),
-            entities: policies.entities.clone(),
-        }
+            policy: Arc::clone(&policies.bundle),
+            entities: Arc::clone(&policies.entities),
+        }));
     }
 
     /// The keys: version, age, and what is wrong with the newest files.
@@ -124,7 +143,8 @@ impl Control {
                 false
             }
             Ok(trust) => {
-                self.trust.switch(trust, now);
+                self.trust.switch(Arc::new(trust), now);
+                self.publish();
                 self.announce_trust();
                 true
             }
@@ -145,7 +165,8 @@ impl Control {
         seen.policies = source.digest();
         match source.load(&self.sources.offer) {
             Ok((policies, _)) => {
-                self.policies.switch(policies, now);
+                self.policies.switch(Arc::new(policies), now);
+                self.publish();
                 self.announce_policies();
                 true
             }

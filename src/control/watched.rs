@@ -30,9 +30,8 @@ pub struct State<T> {
 
 impl<T> Watched<T> {
     /// Begins with a value that has been loaded and checked.
-    pub fn new(value: T, now: UnixMillis) -> Self {
-        let state =
-            State { value: Arc::new(value), version: 1, loaded_at: now, checked_at: now, error: None };
+    pub fn new(value: Arc<T>, now: UnixMillis) -> Self {
+        let state = State { value, version: 1, loaded_at: now, checked_at: now, error: None };
         Self { state: ArcSwap::from_pointee(state) }
     }
 
@@ -47,9 +46,9 @@ impl<T> Watched<T> {
     }
 
     /// Switches to a new value. One thread alone may call this and the two below.
-    pub fn switch(&self, value: T, now: UnixMillis) {
+    pub fn switch(&self, value: Arc<T>, now: UnixMillis) {
         let version = self.state.load().version + 1;
-        let state = State { value: Arc::new(value), version, loaded_at: now, checked_at: now, error: None };
+        let state = State { value, version, loaded_at: now, checked_at: now, error: None };
         self.state.store(Arc::new(state));
     }
 
@@ -84,14 +83,14 @@ mod tests {
 
     #[test]
     fn a_bad_value_changes_nothing_but_what_is_said_about_it() {
-        let watched = Watched::new("first", UnixMillis(1000));
+        let watched = Watched::new(Arc::new("first"), UnixMillis(1000));
         let pinned = watched.state();
         watched.refuse("line 3 is wrong", UnixMillis(2000));
         let state = watched.state();
         assert_eq!((*state.value, state.version, state.age_ms(UnixMillis(5000))), ("first", 1, 4000));
         assert_eq!((state.checked_at, state.error.as_deref()), (UnixMillis(2000), Some("line 3 is wrong")));
 
-        watched.switch("second", UnixMillis(3000));
+        watched.switch(Arc::new("second"), UnixMillis(3000));
         let state = watched.state();
         assert_eq!((*state.value, state.version, state.age_ms(UnixMillis(2000))), ("second", 2, 0));
         assert!(state.error.is_none());
@@ -100,7 +99,7 @@ mod tests {
 
     #[test]
     fn putting_the_good_content_back_clears_the_error() {
-        let watched = Watched::new(7, UnixMillis(0));
+        let watched = Watched::new(Arc::new(7), UnixMillis(0));
         watched.refuse("bad", UnixMillis(1));
         watched.confirm(UnixMillis(2));
         let state = watched.state();

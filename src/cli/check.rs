@@ -1,0 +1,184 @@
+//! `check`: configuration, keys, policies and schema, offline, with everything that is wrong at once. Limits: it says
+//! nothing about the broker; a gate that passes may still find its topics missing.
+
+use std::io;
+
+use serde::Serialize;
+
+use super::{ConfigFile, Exit, Format, Output, environment};
+use crate::authorize::policy::Offer;
+use crate::config::{Loaded, Problem, Problems, Report};
+use crate::control::{Policies, PolicySource, TrustSource, knows_gate, offer};
+
+/// The arguments of `check`.
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+/// Why the check itself failed.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum CheckError {
+    /// The output could not be written.
+    #[error("cannot write: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// What was found.
+#[derive(Debug, Serialize)]
+struct Found<'a> {
+    ok: bool,
+    errors: usize,
+    warnings: usize,
+    problems: Vec<Report<'a>>,
+    routes: Vec<FoundRoute>,
+    trust: Option<String>,
+    policies: Option<FoundPolicies>,
+}
+
+#[derive(Debug, Serialize)]
+struct FoundRoute {
+    name: String,
+    from: Vec<String>,
+    to: String,
+    denied: String,
+    audit: String,
+}
+
+#[derive(Debug, Serialize)]
+struct FoundPolicies {
+    count: usize,
+    bundle: String,
+    version: Option<String>,
+    entities: usize,
+}
+
+impl Check {
+    /// Checks, and writes what was found: 0 if a gate can start, 2 if not.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub fn run(&self, out: &mut Output) -> Result<Exit, CheckError> {
+        let loaded = Loaded::read(&self.file.config, environment());
+        let mut problems = loaded.problems.clone();
+        let trust = check_trust(&loaded, &mut problems);
+        let policies = check_policies(&loaded, &mut problems);
+        let found = Found {
+            ok: !problems.stop(),
+            errors: problems.iter().filter(|problem| problem.is_error()).count(),
+            warnings: problems.iter().filter(|problem| !problem.is_error()).count(),
+            problems: problems.iter().map(Problem::report).collect(),
+            routes: routes(&loaded),
+            trust,
+            policies,
+        };
+        match out.format() {
+            Format::Json => out.json_line(&found)?,
+            Format::Human => write(out, &problems, &found)?,
+        }
+        Ok(if found.ok { Exit::Done } else { Exit::No })
+    }
+}
+
+fn check_trust(loaded: &Loaded, problems: &mut Problems) -> Option<String> {
+    let trust = match TrustSource::read(&loaded.trust).load() {
+        Ok(trust) => trust,
+        Err(found) => {
+            problems.append(found);
+            return None;
+        }
+    };
+    if let Some(config) = &loaded.config
+        && !knows_gate(&trust, &config.gate.id, config.gate.key())
+    {
+        let domain = config.gate.id.trust_domain();
+        problems.push(
+            Problem::warning(format!("the gate's key is not among the gates of `{domain}`"))
+                .within(config.gate.key_file.display().to_string())
+                .help(format!(
+                    "put its public half into `gates` of `[trust.\"{domain}\"]`, or no worker and no next gate will take \
+                     what it signs; `countersign keys public` prints it"
+                )),
+        );
+    }
+    Some(trust.version().to_string())
+}
+
+fn check_policies(loaded: &Loaded, problems: &mut Problems) -> Option<FoundPolicies> {
+    let settings = loaded.policy.as_ref()?;
+    // Where a route could not be read, nobody knows what is offered: the schema gets the benefit of the doubt.
+    let offered = match &loaded.config {
+        Some(_) => offer(&loaded.routes, &settings.subject_type),
+        None => Offer {
+            transaction: true,
+            countersignature: true,
+            value: true,
+            subject_type: Some(settings.subject_type.clone()),
+        },
+    };
+    match PolicySource::read(&settings.path).load(&offered) {
+        Ok((Policies { bundle, entities }, warnings)) => {
+            problems.append(warnings);
+            Some(FoundPolicies {
+                count: bundle.policy_count(),
+                bundle: bundle.digest().to_string(),
+                version: bundle.version().map(str::to_owned),
+                entities: entities.len(),
+            })
+        }
+        Err(found) => {
+            problems.append(found);
+            None
+        }
+    }
+}
+
+fn routes(loaded: &Loaded) -> Vec<FoundRoute> {
+    let found = loaded.routes.iter().map(|settings| FoundRoute {
+        name: settings.route.name.clone(),
+        from: settings.route.from.iter().map(ToString::to_string).collect(),
+        to: settings.route.to.to_string(),
+        denied: settings.route.denied.to_string(),
+        audit: settings.route.audit.to_string(),
+    });
+    found.collect()
+}
+
+fn write(out: &mut Output, problems: &Problems, found: &Found<'_>) -> io::Result<()> {
+    for problem in problems.iter() {
+        out.diagnostic(problem)?;
+    }
+    let data = out.data();
+    for route in &found.routes {
+        writeln!(
+            data,
+            "route {}: {} -> {}, denied to {}",
+            route.name,
+            route.from.join(", "),
+            route.to,
+            route.denied
+        )?;
+    }
+    if let Some(policies) = &found.policies {
+        writeln!(
+            data,
+            "policies: {}, bundle {}; entities: {}",
+            policies.count, policies.bundle, policies.entities
+        )?;
+    }
+    let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+    match (found.errors, found.warnings) {
+        (0, 0) => writeln!(data, "all is well"),
+        (0, warnings) => writeln!(data, "a gate can start; {}", plural(warnings, "warning")),
+        (errors, 0) => writeln!(data, "a gate cannot start: {}", plural(errors, "error")),
+        (errors, warnings) => {
+            writeln!(
+                data,
+                "a gate cannot start: {}, {}",
+                plural(errors, "error"),
+                plural(warnings, "warning")
+            )
+        }
+    }
+}
