@@ -12,7 +12,11 @@ fn the_first_route_of_the_documentation_passes() {
     let route = FirstRoute::new();
     let checked = route.run(&["check"]);
     assert_eq!((checked.code, checked.stderr.as_str()), (0, ""), "{}", checked.stdout);
-    assert!(checked.stdout.contains("route payments: payments.commands -> payments.authorized"), "{}", checked.stdout);
+    assert!(
+        checked.stdout.contains("route payments: payments.commands -> payments.authorized"),
+        "{}",
+        checked.stdout
+    );
     assert!(checked.stdout.ends_with("all is well\n"), "{}", checked.stdout);
 }
 

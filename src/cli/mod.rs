@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod clock;
+pub mod decide;
 pub mod files;
 pub mod issue;
 pub mod keys;
@@ -36,6 +37,7 @@ struct Cli {
 enum Command {
     /// Verify configuration, keys, policies and schema offline
     Check(check::Check),
+    Decide(decide::Decide),
     Keys(keys::Keys),
     Token(token::Token),
 }
@@ -106,6 +108,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             let ended = check.run(&mut out);
             out.end(ended)
         }
+        Command::Decide(decide) => match decide.run(&mut out) {
+            Err(decide::DecideError::Problems(problems)) => out.end_with_problems(&problems),
+            ended => out.end(ended),
+        },
         Command::Keys(keys) => {
             let ended = keys.run(out.data());
             out.end_with(ended)

@@ -108,9 +108,8 @@ pub(super) fn without_secrets(text: &str, parsed: &Parsed<'_>) -> String {
 
 impl fmt::Debug for KafkaProperties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.0.iter().map(|(name, value)| {
-            (name, if is_secret(name) { "***" } else { value.as_str() })
-        });
+        let shown =
+            self.0.iter().map(|(name, value)| (name, if is_secret(name) { "***" } else { value.as_str() }));
         f.debug_map().entries(shown).finish()
     }
 }

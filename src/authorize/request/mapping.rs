@@ -12,7 +12,6 @@ use serde_json::{Map, Value};
 use super::bound::{self, Size, Unbounded};
 use super::{Action, Request, Resource, Workflow};
 use crate::authorize::decision::{Denial, Reason};
-use crate::authorize::identity::Verified;
 use crate::authorize::limits::{
     MAX_EXPRESSION_BYTES, MAX_JSON_DEPTH, MAX_MAPPED_VALUE_BYTES, MAX_MAPPING_WORK_NS, MAX_SAFE_INTEGER,
 };
@@ -76,29 +75,6 @@ pub struct TransactionClaims<'a> {
     pub tctx: Option<&'a Map<String, Value>>,
     /// `rctx`.
     pub rctx: Option<&'a Map<String, Value>>,
-}
-
-impl<'a> From<&'a Verified> for Evidence<'a> {
-    fn from(verified: &'a Verified) -> Self {
-        let proof = verified.proof.as_deref();
-        let signed = proof.and_then(|proof| proof.signed_headers.as_ref());
-        Self {
-            sender: verified.sender.as_str(),
-            proven: verified.proven,
-            signed_headers: signed.map_or(&[], |signed| &signed.names),
-            action: proof.and_then(|proof| proof.action.as_ref()),
-            resource: proof.and_then(|proof| proof.resource.as_ref()),
-            workflow: proof.and_then(|proof| proof.workflow.as_ref()),
-            transaction: verified.transaction.as_deref().map(|transaction| TransactionClaims {
-                id: &transaction.id,
-                scope: &transaction.scope,
-                subject: &transaction.subject,
-                requester: &transaction.requester,
-                tctx: transaction.tctx.as_ref(),
-                rctx: transaction.rctx.as_ref(),
-            }),
-        }
-    }
 }
 
 /// Compiled expressions. The default takes everything from the proof.
