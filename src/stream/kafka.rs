@@ -351,11 +351,15 @@ impl Log for KafkaLog {
         std::mem::take(&mut self.refusals)
     }
 
-    fn renew(&mut self) -> Result<(), LogError> {
+    fn discard(&mut self) {
         self.collect();
         self.open = None;
-        // Destroyed before its successor is made: two of one id would fence each other.
         self.producer = None;
+    }
+
+    fn renew(&mut self) -> Result<(), LogError> {
+        // Destroyed before its successor is made: two of one id would fence each other.
+        self.discard();
         let id = self.settings.writer.clone();
         self.producer = Some(self.make_producer(&id)?);
         Ok(())
@@ -502,8 +506,8 @@ impl ClientContext for Membership {
 }
 
 impl ConsumerContext for Membership {
-    /// Runs on the lane's thread, inside `poll`. INVARIANT: no transaction is open then (see [`Log`]), so a partition
-    /// can be given up at once; the lane drops what it had read of it when it takes the event, before anything else.
+    /// Runs on the lane's thread, inside `poll`. INVARIANT: the lane has nothing to commit then (see [`Log`]), so a
+    /// partition can be given up at once; the lane drops what it had read of it when it takes the event, before anything else.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let partitions = partitions_of(list);
         if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {

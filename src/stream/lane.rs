@@ -45,6 +45,36 @@ pub struct Source {
     pub window: Duration,
 }
 
+/// What a topic takes, as far as it is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TopicLimits {
+    /// The largest batch of records, in bytes.
+    pub max_bytes: Option<usize>,
+    /// Whether a null key is refused.
+    pub compacted: bool,
+}
+
+impl TopicLimits {
+    /// What a batch and a record cost beside their bytes, at most (Kafka's record batch, version 2).
+    const OVERHEAD: usize = 61 + 32;
+    const HEADER_OVERHEAD: usize = 10;
+
+    /// Why the topic will not take this record, if that is certain.
+    fn refuse(self, record: &Outgoing) -> Option<&'static str> {
+        if self.compacted && record.key.is_none() {
+            return Some("the topic is compacted and the record has no key");
+        }
+        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers: usize = record
+            .headers
+            .iter()
+            .map(|header| header.name.len() + length(&header.value) + Self::HEADER_OVERHEAD)
+            .sum();
+        let size = Self::OVERHEAD + length(&record.key) + length(&record.value) + headers;
+        self.max_bytes.filter(|max| size > *max).map(|_| "the record is larger than the topic takes")
+    }
+}
+
 /// How a lane works.
 #[derive(Debug, Clone)]
 pub struct LaneSettings {
@@ -54,6 +84,9 @@ pub struct LaneSettings {
     pub sources: BTreeMap<Topic, Source>,
     /// The topics that outcomes and audit records go to.
     pub targets: Vec<Topic>,
+    /// What those topics take. A record that one will not take is found before it is sent; without an entry, by the
+    /// broker's refusal.
+    pub limits: BTreeMap<Topic, TopicLimits>,
     /// Records in one transaction, at most; at least 1.
     pub batch: usize,
     /// How long a batch waits for more records.
@@ -120,6 +153,8 @@ pub struct Lane<L, D: Decider, C> {
     pub(super) telemetry: Telemetry,
     pub(super) owned: BTreeMap<TopicPartition, Owned<D::State>>,
     pub(super) counts: Counts,
+    /// Whether the reader of replay topics reads every partition that is at that stage.
+    pub(super) reading_back: bool,
     batch: VecDeque<Record>,
     /// What earlier tries have shown about records that come again.
     known: HashMap<Coordinates, Delivery>,
@@ -147,6 +182,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             telemetry,
             owned: BTreeMap::new(),
             counts: Counts::default(),
+            reading_back: false,
             batch: VecDeque::new(),
             known: HashMap::new(),
             singly: 0,
@@ -174,21 +210,31 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
 
     fn work(&mut self, stop: &Stop) -> Result<(), LaneError> {
         while !stop.asked() {
-            match self.log.join() {
+            match self.join() {
                 Ok(()) => break,
                 Err(error) => self.recover(error)?,
             }
         }
         while !stop.asked() {
-            if let Err(error) = self.turn() {
-                self.recover(error)?;
-            }
+            self.round()?;
         }
         Ok(())
     }
 
+    pub(super) fn join(&mut self) -> Result<(), LogError> {
+        self.log.join()
+    }
+
+    /// One turn, and what is to be done where it failed.
+    pub(super) fn round(&mut self) -> Result<(), LaneError> {
+        match self.turn() {
+            Ok(()) => Ok(()),
+            Err(error) => self.recover(error),
+        }
+    }
+
     /// One round: read, decide and commit, bring gained partitions closer to ready, show where they stand.
-    pub(super) fn turn(&mut self) -> Result<(), LogError> {
+    fn turn(&mut self) -> Result<(), LogError> {
         self.fill()?;
         self.renew()?;
         self.decide_batch()?;
@@ -273,7 +319,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         }
     }
 
-    /// INVARIANT: no transaction is open here, and records of these partitions that were read and not decided never
+    /// INVARIANT: the lane has nothing to commit here, and records of these partitions that were read and not decided never
     /// will be: their new owner reads them again.
     fn gone(&mut self, partitions: &[TopicPartition], lost: bool) {
         let pairs: Vec<_> = partitions.iter().map(TopicPartition::pair).collect();
@@ -289,7 +335,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     }
 
     /// Decides the batch in one transaction, or in several where deciding takes long.
-    fn decide_batch(&mut self) -> Result<(), LogError> {
+    pub(super) fn decide_batch(&mut self) -> Result<(), LogError> {
         while !self.batch.is_empty() {
             let taken = self.decide_some()?;
             self.batch.drain(..taken.min(self.batch.len()));
@@ -307,6 +353,8 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         let mut touched: Vec<TopicPartition> = Vec::new();
         let mut marks: Vec<Mark> = Vec::new();
         let mut taken = 0;
+        // Records that will not be taken, known before anything is sent: the batch is redone with them denied.
+        let mut doomed: Vec<Refusal> = Vec::new();
         while taken < limit {
             let Some(record) = self.batch.get(taken) else { break };
             // A transaction that the broker times out costs the producer: better two batches.
@@ -335,12 +383,24 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                     return Err(gate_fault(text));
                 }
             };
-            self.log.append(Tag::Outcome(taken), &effects.outcome)?;
-            self.log.append(Tag::Audit(taken), &effects.audit)?;
+            for (tag, record) in
+                [(Tag::Outcome(taken), &effects.outcome), (Tag::Audit(taken), &effects.audit)]
+            {
+                let limits = self.settings.limits.get(&record.topic).copied().unwrap_or_default();
+                if let Some(why) = limits.refuse(record) {
+                    doomed.push(Refusal { tag, why: why.to_owned(), certain: true });
+                } else if doomed.is_empty() {
+                    self.log.append(tag, record)?;
+                }
+            }
             if let Some(mark) = marks.get_mut(place) {
                 mark.position = record.source.offset.next();
             }
             taken += 1;
+        }
+        if !doomed.is_empty() {
+            self.learn(&doomed);
+            return Err(gate_fault(format!("{} records will not be taken", doomed.len())));
         }
         let writers = self.log.writers();
         let mut proofs: BTreeMap<usize, (UnixMillis, UnixMillis)> = BTreeMap::new();
@@ -423,7 +483,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     }
 
     /// Brings the lane back to where it can go on, or ends it.
-    fn recover(&mut self, error: LogError) -> Result<(), LaneError> {
+    pub(super) fn recover(&mut self, error: LogError) -> Result<(), LaneError> {
         self.failures = self.failures.saturating_add(1);
         match error {
             LogError::Fatal(cause) => return Err(LaneError::Membership(cause)),
@@ -459,6 +519,9 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             }
         } else {
             self.producer = producer;
+        }
+        if self.producer != ProducerFate::Usable {
+            self.log.discard();
         }
         let refusals = self.log.refusals();
         self.learn(&refusals);

@@ -149,8 +149,8 @@ pub enum Committed {
 /// The offsets of the appended records with [`Tag::Replay`], by their index.
 pub type Receipts = BTreeMap<usize, Offset>;
 
-/// The log as a lane uses it. INVARIANT: no transaction is open while `poll` runs, so a rebalance, which is served
-/// inside `poll`, never finds one.
+/// The log as a lane uses it. INVARIANT: while `poll` runs the lane has no transaction that it could still commit: so a
+/// rebalance, which is served inside `poll`, may give partitions away at once.
 pub trait Log {
     /// Makes the producer ready, ending whatever its id had left open, and then joins the group.
     fn join(&mut self) -> Result<(), LogError>;
@@ -173,7 +173,9 @@ pub trait Log {
     fn abort(&mut self) -> Result<(), LogError>;
     /// The records that were refused since this was last asked.
     fn refusals(&mut self) -> Vec<Refusal>;
-    /// Replaces the producer by a new one of the same id, which ends the old one's transaction.
+    /// Destroys the producer: it commits nothing any more, whatever the log still has open for it.
+    fn discard(&mut self);
+    /// Makes a new producer of the same id, which ends the old one's transaction.
     fn renew(&mut self) -> Result<(), LogError>;
     /// The transactional ids that this lane writes with.
     fn writers(&self) -> Vec<String>;

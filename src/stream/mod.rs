@@ -5,13 +5,19 @@
 //! engine; [`assignment`] and [`restore`] are how a partition becomes ready, [`checkpoint`] what stands beside its
 //! committed position.
 
+pub mod admin;
 pub mod assignment;
 pub mod checkpoint;
 pub mod clock;
 pub mod decider;
 pub mod deciding;
+pub mod gate;
 pub mod kafka;
 pub mod kafka_ffi;
 pub mod lane;
 pub mod log;
+#[cfg(test)]
+mod memory;
 mod restore;
+#[cfg(test)]
+mod tests;

@@ -131,8 +131,9 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             let purpose = Purpose::Probe { position, traces: false };
             let reading = Reading { purpose, barrier: *barrier, next: Position(0), missing };
             self.enter(&of, Stage::Reading(reading));
+            self.reading_back = false;
         }
-        self.start_reading()
+        Ok(())
     }
 
     /// Writes the barrier of every partition whose position is known, and begins to read its replay partition.
@@ -164,8 +165,9 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 missing: 0,
             };
             self.enter(&mark.of, Stage::Reading(reading));
+            self.reading_back = false;
         }
-        self.start_reading()
+        Ok(())
     }
 
     /// One transaction with a barrier for each partition, and with `marks`: a stale owner's barrier is fenced by them.
@@ -210,13 +212,18 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 from.push((replay, reading.next));
             }
         }
-        self.log.read_back(&from)
+        self.log.read_back(&from)?;
+        self.reading_back = true;
+        Ok(())
     }
 
     /// Reads replay partitions on, for a short while.
     fn read(&mut self) -> Result<(), LogError> {
         if self.stages(|stage| matches!(stage, Stage::Reading(_))).is_empty() {
             return Ok(());
+        }
+        if !self.reading_back {
+            self.start_reading()?;
         }
         let began = self.clock.elapsed();
         while self.clock.elapsed().saturating_sub(began) < READ_STEP {

@@ -72,6 +72,7 @@ impl Route {
             lane: 0,
             sources: BTreeMap::from([(topic(&self.from), source)]),
             targets: vec![topic(&self.to), topic(&self.audit)],
+            limits: BTreeMap::new(),
             batch: 100,
             linger: Duration::from_millis(5),
             transaction_timeout: Duration::from_secs(5),

@@ -1,0 +1,182 @@
+//! A gate's lanes: started together, watched, stopped together. Limits: what they decide with is handed in; a lane that
+//! fails ends alone, and [`Gate::failed`] says so: whether the process goes on is its owner's choice.
+
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::clock::SystemClock;
+use super::decider::Decider;
+use super::kafka::KafkaLog;
+use super::kafka::settings::{Delivery, KafkaSettings, writer_prefix};
+use super::lane::{Lane, LaneError, LaneSettings, Stop};
+use super::log::LogError;
+use crate::telemetry::Telemetry;
+use crate::telemetry::events::LaneStopped;
+
+/// What the lanes of a gate have in common.
+#[derive(Debug, Clone)]
+pub struct GateSettings {
+    /// librdkafka properties as a person wrote them.
+    pub properties: std::collections::BTreeMap<String, String>,
+    /// The consumer group.
+    pub group: String,
+    /// The gate's stable name among those of its group; `None` for one that may be started any number of times.
+    pub instance: Option<String>,
+    /// What makes the ids of a gate without `instance` its own: handed in, never used twice.
+    pub nonce: String,
+    /// How many lanes; at least 1.
+    pub lanes: usize,
+    /// Exactly once, or not.
+    pub delivery: Delivery,
+    /// How each lane works; its `lane` is set here.
+    pub lane: LaneSettings,
+}
+
+impl GateSettings {
+    fn kafka(&self, lane: usize) -> KafkaSettings {
+        let name = self.instance.as_deref().unwrap_or(&self.nonce);
+        KafkaSettings {
+            properties: self.properties.clone(),
+            group: self.group.clone(),
+            member: self.instance.as_ref().map(|instance| format!("{instance}-{lane}")),
+            writer: format!("{}{name}-{lane}", writer_prefix(&self.group)),
+            topics: self.lane.sources.keys().cloned().collect(),
+            delivery: self.delivery,
+            transaction_timeout: self.lane.transaction_timeout,
+        }
+    }
+}
+
+/// Why a gate could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// librdkafka refuses the properties.
+    #[error("the Kafka clients cannot be made: {0}")]
+    Clients(#[from] LogError),
+    /// The system gives no thread.
+    #[error("a lane's thread cannot be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A gate's running lanes. Dropping it asks them to stop and does not wait.
+#[derive(Debug)]
+pub struct Gate {
+    stop: Stop,
+    lanes: Vec<JoinHandle<Result<(), LaneError>>>,
+}
+
+impl Gate {
+    /// Starts every lane, each with a decider of its own. No broker needs to be there yet: lanes wait for it.
+    ///
+    /// # Errors
+    /// [`StartError`] where the clients cannot be made: then no lane runs.
+    pub fn start<D>(
+        settings: &GateSettings,
+        telemetry: &Telemetry,
+        mut decider: impl FnMut(usize) -> D,
+    ) -> Result<Self, StartError>
+    where
+        D: Decider + Send + 'static,
+        D::State: Send,
+    {
+        let stop = Stop::default();
+        // All clients first: a mistake in the properties shows before anything has begun.
+        let logs = (0..settings.lanes.max(1))
+            .map(|lane| KafkaLog::new(settings.kafka(lane)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut gate = Self { stop: stop.clone(), lanes: Vec::with_capacity(logs.len()) };
+        for (number, log) in logs.into_iter().enumerate() {
+            let lane_settings = LaneSettings { lane: number, ..settings.lane.clone() };
+            let mut lane =
+                Lane::new(log, decider(number), SystemClock::start(), lane_settings, telemetry.clone());
+            let (stop, fallen) = (stop.clone(), Fallen { lane: number, telemetry: telemetry.clone() });
+            gate.lanes.push(std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
+                let fallen = fallen;
+                let result = lane.run(&stop);
+                drop(lane);
+                std::mem::forget(fallen);
+                result
+            })?);
+        }
+        Ok(gate)
+    }
+
+    /// Asks every lane to finish or abort the batch in hand and to leave its group.
+    pub fn stop(&self) {
+        self.stop.ask();
+    }
+
+    /// A handle with which somebody else can stop it.
+    pub fn stopper(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Whether no lane runs any more.
+    pub fn ended(&self) -> bool {
+        self.lanes.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Whether a lane has ended although nobody asked it to.
+    pub fn failed(&self) -> bool {
+        !self.stop.asked() && self.lanes.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Waits for every lane, and returns why those ended that were not asked to: an empty list is an end in good order.
+    pub fn join(mut self) -> Vec<GateError> {
+        std::mem::take(&mut self.lanes)
+            .into_iter()
+            .enumerate()
+            .filter_map(|(lane, thread)| match thread.join() {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(GateError::Lane { lane, error }),
+                Err(_) => Some(GateError::Panic { lane }),
+            })
+            .collect()
+    }
+
+    /// Waits until no lane runs, or for at most `time`; whether none does.
+    pub fn wait(&self, time: Duration) -> bool {
+        let deadline = std::time::Instant::now() + time;
+        while !self.ended() && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.ended()
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.stop.ask();
+    }
+}
+
+/// Why a lane ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GateError {
+    /// It could not go on.
+    #[error("lane {lane}: {error}")]
+    Lane {
+        /// Which.
+        lane: usize,
+        /// Why.
+        error: LaneError,
+    },
+    /// A fault of the program. Its transaction is aborted by the broker.
+    #[error("lane {lane} has panicked")]
+    Panic {
+        /// Which.
+        lane: usize,
+    },
+}
+
+/// Says that a lane has stopped where its thread unwinds.
+struct Fallen {
+    lane: usize,
+    telemetry: Telemetry,
+}
+
+impl Drop for Fallen {
+    fn drop(&mut self) {
+        LaneStopped { lane: self.lane, problem: Some("the lane has panicked") }.emit(&self.telemetry);
+    }
+}
