@@ -44,6 +44,8 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// Where OpenTelemetry data go; `None` is nowhere.
     pub otlp_endpoint: Option<String>,
+    /// Which log lines are written, and how.
+    pub log: LogLines,
     /// The routes, at least one.
     pub routes: Vec<RouteSettings>,
 }
@@ -107,6 +109,24 @@ pub struct PolicySettings {
     pub subject_type: String,
 }
 
+/// `log` and `log_format` of `[telemetry]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLines {
+    /// Directives such as `info` or `countersign=debug,warn`.
+    pub filter: String,
+    /// How a line is written.
+    pub format: LogFormat,
+}
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For a person.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
 /// What could be read, mistakes included.
 #[derive(Debug)]
 pub struct Loaded {
@@ -150,6 +170,7 @@ impl Config {
             policy: self.policy,
             listen: self.listen,
             otlp_endpoint: self.otlp_endpoint,
+            log: self.log,
             routes: self.routes,
         };
         (gate, routes, settings)
@@ -179,6 +200,8 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// See [`Config::otlp_endpoint`].
     pub otlp_endpoint: Option<String>,
+    /// See [`Config::log`].
+    pub log: LogLines,
     /// See [`Config::routes`].
     pub routes: Vec<RouteSettings>,
 }
@@ -217,7 +240,7 @@ impl Loaded {
         let policy = read_policy(root.table("policy"), &base);
         let mask = read_mask(root.table("audit"));
         let listen = read_http(root.table("http"));
-        let otlp_endpoint = read_telemetry(root.table("telemetry"));
+        let (otlp_endpoint, log) = read_telemetry(root.table("telemetry"));
         let tables = root.tables("route");
         if tables.is_empty() {
             root.report(
@@ -241,6 +264,7 @@ impl Loaded {
                 policy,
                 listen,
                 otlp_endpoint,
+                log,
                 routes: routes.clone(),
             }),
             _ => None,
@@ -460,7 +484,7 @@ fn read_http(mut table: Table<'_, '_>) -> Option<SocketAddr> {
     address
 }
 
-fn read_telemetry(mut table: Table<'_, '_>) -> Option<String> {
+fn read_telemetry(mut table: Table<'_, '_>) -> (Option<String>, LogLines) {
     let endpoint = table.take("otlp_endpoint").and_then(|item| {
         let text = item.text()?;
         // Spans name topics and senders, so a password in the address would be the smaller leak: neither is sent far.
@@ -474,8 +498,16 @@ fn read_telemetry(mut table: Table<'_, '_>) -> Option<String> {
         );
         None
     });
+    let filter = table.take("log").and_then(|item| item.text());
+    let format = table
+        .take("log_format")
+        .and_then(|item| item.choose(&[("human", LogFormat::Human), ("json", LogFormat::Json)]));
     table.finish();
-    endpoint
+    let log = LogLines {
+        filter: filter.unwrap_or_else(|| "info".to_owned()),
+        format: format.unwrap_or(LogFormat::Human),
+    };
+    (endpoint, log)
 }
 
 /// Names that stand in transactional ids and metric labels.

@@ -225,7 +225,9 @@ fn check_written(
         );
     } else if replay_topics.values().any(|replay| replay == topic) {
         item.report(Problem::error(format!("`{key}` is the topic of the replay memory: `{topic}`")));
-    } else if let Some((other, earlier)) = seen.written.get(topic).filter(|(_, earlier)| *earlier != key) {
+    } else if let Some((other, earlier)) =
+        seen.written.get(topic).filter(|(other, earlier)| *earlier != key && other != route)
+    {
         item.report(
             Problem::error(format!("`{key}` is where the route `{other}` writes `{earlier}`: `{topic}`"))
                 .help("whoever reads one must not get the other"),

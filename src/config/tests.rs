@@ -241,3 +241,23 @@ fn a_key_that_everybody_may_read_is_pointed_out() {
     assert!(loaded.problems.to_string().contains("everybody on this machine"), "{}", loaded.problems);
     assert!(loaded.config.is_some());
 }
+
+#[test]
+fn the_configuration_that_is_delivered_with_the_compose_file_has_no_unknown_key() {
+    let loaded = read(include_str!("../../deploy/gate/countersign.toml"));
+    assert!(loaded.problems.is_empty(), "{}", loaded.problems);
+    let config = loaded.config.unwrap();
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.otlp_endpoint.as_deref(), Some("http://collector:4318"));
+}
+
+#[test]
+fn secrets_are_not_quoted_even_where_the_text_cannot_be_read() {
+    let text = GOOD
+        .replace("[kafka]", "[kafka]\n\"sasl.password\" = \"hush\n\"ssl.key.password\" = 'hush'\nbad ==\n");
+    let loaded = read(&text);
+    assert!(loaded.problems.stop());
+    for problem in loaded.problems.iter() {
+        assert!(!format!("{problem:?}").contains("hush"), "{problem:?}");
+    }
+}

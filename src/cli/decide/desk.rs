@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::authorize::audit::AuditRecord;
@@ -85,19 +85,21 @@ impl Decided {
         let audit = &self.audit;
         let parsed =
             |text: &Option<String>| text.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
-        let action = audit.action.as_ref().map(|action| {
-            let mut shown = json!({ "name": action.name });
-            if let Some(properties) = parsed(&action.properties) {
-                shown["properties"] = properties;
+        let with_properties = |mut shown: Map<String, Value>, properties: &Option<String>| {
+            if let Some(properties) = parsed(properties) {
+                shown.insert("properties".to_owned(), properties);
             }
             shown
+        };
+        let action = audit.action.as_ref().map(|action| {
+            let shown = Map::from_iter([("name".to_owned(), Value::from(action.name.as_str()))]);
+            with_properties(shown, &action.properties)
         });
         let resource = audit.resource.as_ref().map(|resource| {
-            let mut shown = json!({ "type": resource.kind, "id": resource.id });
-            if let Some(properties) = parsed(&resource.properties) {
-                shown["properties"] = properties;
-            }
-            shown
+            let members = [("type", resource.kind.as_str()), ("id", resource.id.as_str())];
+            let shown =
+                members.into_iter().map(|(name, text)| (name.to_owned(), Value::from(text))).collect();
+            with_properties(shown, &resource.properties)
         });
         json!({
             "outcome": audit.outcome,

@@ -38,7 +38,7 @@ pub struct Decide {
     #[arg(long, value_name = "FILE")]
     records: Option<PathBuf>,
     /// A file of the contract's vectors, which brings its own configuration
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "now", "partitions"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["now", "partitions"])]
     vectors: Option<PathBuf>,
     /// The moment of the decisions, as RFC 3339 or in seconds since 1970 [default: the present]
     #[arg(long, value_name = "TIME", value_parser = moment, allow_negative_numbers = true)]
