@@ -5,9 +5,11 @@ pub mod check;
 pub mod clock;
 pub mod decide;
 pub mod files;
+pub mod gate;
 pub mod issue;
 pub mod keys;
 mod output;
+pub mod run;
 pub mod token;
 
 use std::ffi::OsString;
@@ -39,6 +41,8 @@ enum Command {
     Check(check::Check),
     Decide(decide::Decide),
     Keys(keys::Keys),
+    /// Run a gate until it is told to end
+    Run(run::Run),
     Token(token::Token),
 }
 
@@ -112,6 +116,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             Err(decide::DecideError::Problems(problems)) => out.end_with_problems(&problems),
             ended => out.end(ended),
         },
+        Command::Run(run) => {
+            let ended = run.run(&out);
+            out.end(ended)
+        }
         Command::Keys(keys) => {
             let ended = keys.run(out.data());
             out.end_with(ended)

@@ -94,6 +94,13 @@ impl Output {
         Exit::Failed
     }
 
+    /// Says on standard error everything that is wrong with what was read, warnings included.
+    pub fn tell(&self, problems: &Problems) {
+        for problem in problems.iter() {
+            self.failed(problem);
+        }
+    }
+
     /// Says on standard error what went wrong.
     fn failed(&self, error: &dyn Diagnostic) {
         let shown = match self.format {

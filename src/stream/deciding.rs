@@ -19,11 +19,11 @@ use crate::authorize::state::PartitionState;
 use crate::authorize::traceparent::TraceParent;
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::{Decided, TokenCacheUsed};
-use crate::wire::audit::{AuditCodec, AuditCodecError};
+use crate::wire::audit::AuditCodec;
 use crate::wire::outgoing::{Effects, PartitionCounts, effects};
 use crate::wire::replay;
 
-/// The newest snapshot of everything a gate watches; whoever watches stores, batches load.
+/// The newest snapshot of everything a gate watches: whoever watches publishes, each batch pins.
 pub type Snapshots = Arc<ArcSwap<Snapshot>>;
 
 /// What the lanes of a gate share.
@@ -33,6 +33,8 @@ pub struct Gatework {
     pub engine: Arc<Engine>,
     /// The route of each source topic.
     pub routes: Arc<HashMap<Topic, Arc<Route>>>,
+    /// How audit records become bytes.
+    pub codec: Arc<AuditCodec>,
     /// What the gate knows.
     pub snapshots: Snapshots,
     /// Where decisions are shown.
@@ -43,7 +45,6 @@ pub struct Gatework {
 #[derive(Debug)]
 pub struct EngineDecider {
     work: Gatework,
-    codec: AuditCodec,
     batch: Option<Batch>,
 }
 
@@ -68,11 +69,8 @@ struct Shown {
 
 impl EngineDecider {
     /// A decider over what the gate's lanes share.
-    ///
-    /// # Errors
-    /// The audit schema does not parse: a broken build.
-    pub fn new(work: Gatework) -> Result<Self, AuditCodecError> {
-        Ok(Self { work, codec: AuditCodec::new()?, batch: None })
+    pub fn new(work: Gatework) -> Self {
+        Self { work, batch: None }
     }
 }
 
@@ -112,7 +110,7 @@ impl Decider for EngineDecider {
             denied: counts.of(&route.denied),
             audit: counts.of(&route.audit),
         };
-        let effects = effects(&self.codec, route, record, step, counts, state)
+        let effects = effects(&self.work.codec, route, record, step, counts, state)
             .map_err(|error| DecideError(format!("the audit record cannot be written: {error}")))?;
         batch.decided.push(Shown {
             route: route.clone(),

@@ -53,6 +53,8 @@ pub fn everything(telemetry: &Telemetry) {
     ready(telemetry);
     ServerListening { address: "127.0.0.1:9464".parse().unwrap() }.emit(telemetry);
     TopicCreated { topic: &Topic::parse("payments.commands.replay").unwrap(), partitions: 4 }.emit(telemetry);
+    TopicWarned { warning: "topic `payments.commands` has the senders' own timestamps" }.emit(telemetry);
+    BrokerAwaited { problem: "all brokers are down" }.emit(telemetry);
     decided(&coordinates(11), None, None).emit(telemetry);
     for reason in Reason::ALL {
         decided(&coordinates(12), None, Some(*reason)).emit(telemetry);

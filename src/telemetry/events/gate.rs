@@ -126,6 +126,34 @@ impl TopicCreated<'_> {
     }
 }
 
+/// A topic is there and works, but a person should know something about it.
+#[derive(Debug)]
+pub struct TopicWarned<'a> {
+    /// What, with advice.
+    pub warning: &'a str,
+}
+
+impl TopicWarned<'_> {
+    /// Logs it.
+    pub fn emit(&self, _telemetry: &Telemetry) {
+        tracing::warn!(name: "topic_warned", warning = self.warning, "a topic needs a look");
+    }
+}
+
+/// The gate cannot look at its topics yet, since no broker answers; it goes on trying.
+#[derive(Debug)]
+pub struct BrokerAwaited<'a> {
+    /// The broker's, or the client's, words.
+    pub problem: &'a str,
+}
+
+impl BrokerAwaited<'_> {
+    /// Logs it.
+    pub fn emit(&self, _telemetry: &Telemetry) {
+        tracing::warn!(name: "broker_awaited", problem = self.problem, "no broker answers; waiting");
+    }
+}
+
 fn count_load(telemetry: &Telemetry, snapshot: SnapshotKind, result: &'static str) {
     let labels = [KeyValue::new("snapshot", snapshot.as_str()), KeyValue::new("result", result)];
     telemetry.inner.instruments.snapshot_loads.add(1, &labels);

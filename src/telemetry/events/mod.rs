@@ -10,7 +10,10 @@ mod records;
 
 use std::time::Duration;
 
-pub use gate::{GateStarted, GateStopped, ServerListening, SnapshotLoaded, SnapshotRefused, TopicCreated};
+pub use gate::{
+    BrokerAwaited, GateStarted, GateStopped, ServerListening, SnapshotLoaded, SnapshotRefused, TopicCreated,
+    TopicWarned,
+};
 pub use lanes::{
     BrokerAway, LaneAssigned, LanePaused, LaneResumed, LaneRevoked, LaneStopped, PartitionRestored,
 };

@@ -1,0 +1,172 @@
+//! `run`: a gate as a process. It waits for a broker that is away, reloads keys and policies at SIGHUP, ends in good order
+//! at SIGTERM or SIGINT, and at once at a second one. Limits: what a gate is stands in `gate`.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::gate::{GateFailure, RunningGate};
+use super::{ConfigFile, Exit, Format, Output, environment};
+use crate::config::{Config, Loaded};
+use crate::control::Reload;
+use crate::stream::gate::GateError;
+use crate::telemetry::events::{BrokerAwaited, GateStopped};
+use crate::telemetry::{
+    InvalidEndpoint, LogError, LogFormat, LogSettings, OtlpEndpoint, Settings, Telemetry, TelemetryError,
+};
+
+/// How often the process looks whether it should end.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The arguments of `run`.
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Which log lines are written, such as `info` or `countersign=debug,warn`
+    #[arg(long, value_name = "FILTER", default_value = "info", env = "COUNTERSIGN_LOG")]
+    log: String,
+}
+
+/// Why a gate did not run, or stopped running.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum RunError {
+    /// The gate could not be started.
+    #[error("the gate did not start: {0}")]
+    Gate(#[from] GateFailure),
+    /// The OTLP endpoint is no address.
+    #[error("`otlp_endpoint` {0}")]
+    Endpoint(#[from] InvalidEndpoint),
+    /// Telemetry could not be set up.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// Logs could not be set up.
+    #[error(transparent)]
+    Logs(#[from] LogError),
+    /// Signals cannot be taken.
+    #[error("signals cannot be taken: {0}")]
+    Signals(#[from] std::io::Error),
+    /// Lanes ended that nobody had asked to.
+    #[error("the gate stopped: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Lanes(Vec<GateError>),
+}
+
+impl Run {
+    /// Runs the gate until it is told to end.
+    ///
+    /// # Errors
+    /// [`RunError`]; a broker that is away is none.
+    pub fn run(&self, out: &Output) -> Result<Exit, RunError> {
+        let loaded = Loaded::read(&self.file.config, environment());
+        out.tell(&loaded.problems);
+        let Some(config) = loaded.config else { return Ok(Exit::Failed) };
+        let telemetry = self.telemetry(&config, out.format())?;
+        let ended = serve(config, &telemetry, out);
+        GateStopped.emit(&telemetry);
+        telemetry.shutdown();
+        ended
+    }
+
+    fn telemetry(&self, config: &Config, format: Format) -> Result<Telemetry, RunError> {
+        let mut resource = vec![
+            ("countersign.realm", config.realm.to_string()),
+            ("countersign.gate", config.gate.id.to_string()),
+        ];
+        if let Some(instance) = &config.gate.instance {
+            resource.push(("service.instance.id", instance.clone()));
+        }
+        let telemetry = Telemetry::start(Settings {
+            otlp: config.otlp_endpoint.as_deref().map(OtlpEndpoint::parse).transpose()?,
+            metrics_interval: None,
+            resource,
+            consumer_group: Some(config.gate.group.clone()),
+        })?;
+        let format = match format {
+            Format::Human => LogFormat::Human,
+            Format::Json => LogFormat::Json,
+        };
+        telemetry.install_logs(&LogSettings { filter: self.log.clone(), format })?;
+        Ok(telemetry)
+    }
+}
+
+fn serve(config: Config, telemetry: &Telemetry, out: &Output) -> Result<Exit, RunError> {
+    let signals = Signals::take()?;
+    let started = RunningGate::start(config, telemetry, &|error| {
+        BrokerAwaited { problem: &error.to_string() }.emit(telemetry);
+        signals.asked_to_end()
+    });
+    let gate = match started {
+        Ok(Some(gate)) => gate,
+        Ok(None) => return Ok(Exit::Done),
+        Err(GateFailure::Problems(problems)) => {
+            out.tell(&problems);
+            return Ok(Exit::Failed);
+        }
+        Err(failure) => return Err(failure.into()),
+    };
+    signals.reload(gate.reload());
+    while !signals.asked_to_end() && !gate.failed() {
+        std::thread::sleep(LOOK);
+    }
+    let errors = gate.stop();
+    if errors.is_empty() { Ok(Exit::Done) } else { Err(RunError::Lanes(errors)) }
+}
+
+/// The signals of the process, taken by a thread of their own for as long as it lives.
+struct Signals {
+    ends: Arc<AtomicUsize>,
+    reload: Arc<OnceLock<Reload>>,
+}
+
+impl Signals {
+    fn take() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let signals = Self { ends: Arc::default(), reload: Arc::default() };
+        let (ends, reload) = (Arc::clone(&signals.ends), Arc::clone(&signals.reload));
+        let (mut hangup, mut interrupt, mut terminate) = {
+            let _inside = runtime.enter();
+            (
+                signal(SignalKind::hangup())?,
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::terminate())?,
+            )
+        };
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                loop {
+                    tokio::select! {
+                        _ = hangup.recv() => {
+                            if let Some(reload) = reload.get() {
+                                reload.now();
+                            }
+                        }
+                        _ = interrupt.recv() => end(&ends),
+                        _ = terminate.recv() => end(&ends),
+                    }
+                }
+            });
+        })?;
+        Ok(signals)
+    }
+
+    fn asked_to_end(&self) -> bool {
+        self.ends.load(Ordering::Acquire) > 0
+    }
+
+    /// From now on SIGHUP asks for another look at keys and policies.
+    fn reload(&self, reload: Reload) {
+        // Set once, where the gate starts.
+        let _ = self.reload.set(reload);
+    }
+}
+
+/// The first signal asks for an end in good order. Whoever sends a second does not want to wait: the broker aborts what
+/// is open, and nothing is lost.
+fn end(ends: &AtomicUsize) {
+    if ends.fetch_add(1, Ordering::AcqRel) > 0 {
+        std::process::abort();
+    }
+}
