@@ -1,20 +1,26 @@
-//! `check`: configuration, keys, policies and schema, offline, with everything that is wrong at once. Limits: it says
-//! nothing about the broker; a gate that passes may still find its topics missing.
+//! `check`: configuration, keys, policies and schema, with everything that is wrong at once; the topics too, where it is
+//! asked to look at the broker. Limits: it changes nothing, on disk or on the broker.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use serde::Serialize;
 
+use super::gate::{properties, source_topics};
 use super::{ConfigFile, Exit, Format, Output, environment};
 use crate::authorize::policy::Offer;
 use crate::config::{Loaded, Problem, Problems, Report};
 use crate::control::{Policies, PolicySource, TrustSource, knows_gate, offer};
+use crate::stream::admin;
 
 /// The arguments of `check`.
 #[derive(Debug, clap::Args)]
 pub struct Check {
     #[command(flatten)]
     file: ConfigFile,
+    /// Ask the broker as well: are the topics there, and do they fit together
+    #[arg(long)]
+    online: bool,
 }
 
 /// Why the check itself failed.
@@ -35,6 +41,9 @@ struct Found<'a> {
     routes: Vec<FoundRoute>,
     trust: Option<String>,
     policies: Option<FoundPolicies>,
+    /// Every topic that is there, with its partition count; absent where the broker was not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topics: Option<BTreeMap<String, i32>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -64,6 +73,7 @@ impl Check {
         let mut problems = loaded.problems.clone();
         let trust = check_trust(&loaded, &mut problems);
         let policies = check_policies(&loaded, &mut problems);
+        let topics = self.online.then(|| check_topics(&loaded, &mut problems)).flatten();
         let found = Found {
             ok: !problems.stop(),
             errors: problems.iter().filter(|problem| problem.is_error()).count(),
@@ -72,6 +82,7 @@ impl Check {
             routes: routes(&loaded),
             trust,
             policies,
+            topics,
         };
         match out.format() {
             Format::Json => out.json_line(&found)?,
@@ -132,6 +143,26 @@ fn check_policies(loaded: &Loaded, problems: &mut Problems) -> Option<FoundPolic
             None
         }
     }
+}
+
+/// Asks the broker. Topics that the gate would make itself are no problem.
+fn check_topics(loaded: &Loaded, problems: &mut Problems) -> Option<BTreeMap<String, i32>> {
+    let config = loaded.config.as_ref()?;
+    let report = match admin::inspect(&properties(&config.kafka), &source_topics(&config.routes), false) {
+        Ok(report) => report,
+        Err(error) => {
+            let help = "is `bootstrap.servers` in `[kafka]` right, and the broker up?";
+            problems.push(Problem::error(error.to_string()).help(help));
+            return None;
+        }
+    };
+    for problem in &report.problems {
+        problems.push(Problem::error(problem.to_string()).help(problem.help()));
+    }
+    for warning in &report.warnings {
+        problems.push(Problem::warning(warning.to_string()));
+    }
+    Some(report.facts.iter().map(|(topic, facts)| (topic.to_string(), facts.partitions)).collect())
 }
 
 fn routes(loaded: &Loaded) -> Vec<FoundRoute> {

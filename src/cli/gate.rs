@@ -14,7 +14,7 @@ use crate::authorize::ids::Topic;
 use crate::authorize::replay::window_ms;
 use crate::authorize::route::Route;
 use crate::cli::clock;
-use crate::config::{Config, Delivery, Problems, RouteSettings, Settings, Start};
+use crate::config::{Config, Delivery, KafkaProperties, Problems, RouteSettings, Settings, Start};
 use crate::control::{self, Control, WatchError, Watcher};
 use crate::serve::{ServeError, Server};
 use crate::stream::admin::{self, AdminError, SourceTopic, TopicProblem, TopicsReport};
@@ -150,7 +150,7 @@ fn topics(
     telemetry: &Telemetry,
     give_up: &dyn Fn(&AdminError) -> bool,
 ) -> Result<Option<TopicsReport>, GateFailure> {
-    let properties = properties(settings);
+    let properties = properties(&settings.kafka);
     let sources = source_topics(&settings.routes);
     let report = loop {
         match admin::inspect(&properties, &sources, true) {
@@ -169,8 +169,8 @@ fn topics(
 }
 
 /// The librdkafka properties of a person, secrets included.
-pub fn properties(settings: &Settings) -> BTreeMap<String, String> {
-    settings.kafka.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+pub fn properties(kafka: &KafkaProperties) -> BTreeMap<String, String> {
+    kafka.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// Every source topic of the routes, with what goes with it.
@@ -231,7 +231,7 @@ fn lane_settings(settings: &Settings, topics: &TopicsReport) -> GateSettings {
         (topic.clone(), limits)
     };
     GateSettings {
-        properties: properties(settings),
+        properties: properties(&settings.kafka),
         group: settings.group.clone(),
         instance: settings.instance.clone(),
         nonce: Uuid::now_v7().simple().to_string(),

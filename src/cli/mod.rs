@@ -37,7 +37,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Verify configuration, keys, policies and schema offline
+    /// Verify configuration, keys, policies and schema; with --online the topics too
     Check(check::Check),
     Decide(decide::Decide),
     Keys(keys::Keys),

@@ -9,13 +9,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::gate::{GateFailure, RunningGate};
 use super::{ConfigFile, Exit, Format, Output, environment};
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, LogFormat};
 use crate::control::Reload;
 use crate::stream::gate::GateError;
 use crate::telemetry::events::{BrokerAwaited, GateStopped};
-use crate::telemetry::{
-    InvalidEndpoint, LogError, LogFormat, LogSettings, OtlpEndpoint, Settings, Telemetry, TelemetryError,
-};
+use crate::telemetry::{InvalidEndpoint, LogError, OtlpEndpoint, Settings, Telemetry, TelemetryError};
 
 /// How often the process looks whether it should end.
 const LOOK: Duration = Duration::from_millis(50);
@@ -25,9 +23,6 @@ const LOOK: Duration = Duration::from_millis(50);
 pub struct Run {
     #[command(flatten)]
     file: ConfigFile,
-    /// Which log lines are written, such as `info` or `countersign=debug,warn`
-    #[arg(long, value_name = "FILTER", default_value = "info", env = "COUNTERSIGN_LOG")]
-    log: String,
 }
 
 /// Why a gate did not run, or stopped running.
@@ -62,34 +57,35 @@ impl Run {
         let loaded = Loaded::read(&self.file.config, environment());
         out.tell(&loaded.problems);
         let Some(config) = loaded.config else { return Ok(Exit::Failed) };
-        let telemetry = self.telemetry(&config, out.format())?;
+        let telemetry = telemetry(&config, out.format())?;
         let ended = serve(config, &telemetry, out);
         GateStopped.emit(&telemetry);
         telemetry.shutdown();
         ended
     }
+}
 
-    fn telemetry(&self, config: &Config, format: Format) -> Result<Telemetry, RunError> {
-        let mut resource = vec![
-            ("countersign.realm", config.realm.to_string()),
-            ("countersign.gate", config.gate.id.to_string()),
-        ];
-        if let Some(instance) = &config.gate.instance {
-            resource.push(("service.instance.id", instance.clone()));
-        }
-        let telemetry = Telemetry::start(Settings {
-            otlp: config.otlp_endpoint.as_deref().map(OtlpEndpoint::parse).transpose()?,
-            metrics_interval: None,
-            resource,
-            consumer_group: Some(config.gate.group.clone()),
-        })?;
-        let format = match format {
-            Format::Human => LogFormat::Human,
-            Format::Json => LogFormat::Json,
-        };
-        telemetry.install_logs(&LogSettings { filter: self.log.clone(), format })?;
-        Ok(telemetry)
+/// What the configuration asks for. `--format json` makes the log JSON too.
+fn telemetry(config: &Config, format: Format) -> Result<Telemetry, RunError> {
+    let mut resource = vec![
+        ("countersign.realm", config.realm.to_string()),
+        ("countersign.gate", config.gate.id.to_string()),
+    ];
+    if let Some(instance) = &config.gate.instance {
+        resource.push(("service.instance.id", instance.clone()));
     }
+    let telemetry = Telemetry::start(Settings {
+        otlp: config.otlp_endpoint.as_deref().map(OtlpEndpoint::parse).transpose()?,
+        metrics_interval: None,
+        resource,
+        consumer_group: Some(config.gate.group.clone()),
+    })?;
+    let mut log = config.log.clone();
+    if format == Format::Json {
+        log.format = LogFormat::Json;
+    }
+    telemetry.install_logs(&log)?;
+    Ok(telemetry)
 }
 
 fn serve(config: Config, telemetry: &Telemetry, out: &Output) -> Result<Exit, RunError> {

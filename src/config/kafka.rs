@@ -19,8 +19,18 @@ const OWNED: &[(&str, &str)] = &[
     ("group.id", "set `group` in `[gate]`"),
     ("group.instance.id", "set `instance` in `[gate]`"),
     ("group.protocol", "lanes rely on the classic protocol's short sessions"),
+    ("heartbeat.interval.ms", "lanes set what fits their session"),
     ("isolation.level", "records of aborted transactions must never be decided"),
+    ("max.poll.interval.ms", "lanes set what fits their batches"),
     ("partition.assignment.strategy", "lanes rely on cooperative assignment"),
+    (
+        "session.timeout.ms",
+        "lanes set the shortest that brokers take: a dead gate's partitions wait that long",
+    ),
+    (
+        "transaction.timeout.ms",
+        "lanes set it: a dead gate's open transaction hides what follows for that long",
+    ),
     ("transactional.id", "it is derived from `group` and `instance` in `[gate]`"),
 ];
 

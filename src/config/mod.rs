@@ -45,7 +45,7 @@ pub struct Config {
     /// Where OpenTelemetry data go; `None` is nowhere.
     pub otlp_endpoint: Option<String>,
     /// Which log lines are written, and how.
-    pub log: LogLines,
+    pub log: LogSettings,
     /// The routes, at least one.
     pub routes: Vec<RouteSettings>,
 }
@@ -109,19 +109,20 @@ pub struct PolicySettings {
     pub subject_type: String,
 }
 
-/// `log` and `log_format` of `[telemetry]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogLines {
-    /// Directives such as `info` or `countersign=debug,warn`.
+/// `log` and `log_format` of `[telemetry]`: which log lines are written, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogSettings {
+    /// Directives as `tracing-subscriber` reads them, such as `info` or `countersign=debug,warn`; empty is `info`.
     pub filter: String,
     /// How a line is written.
     pub format: LogFormat,
 }
 
 /// How a log line is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// For a person.
+    /// For a person; coloured on a terminal.
+    #[default]
     Human,
     /// One JSON object a line.
     Json,
@@ -201,7 +202,7 @@ pub struct Settings {
     /// See [`Config::otlp_endpoint`].
     pub otlp_endpoint: Option<String>,
     /// See [`Config::log`].
-    pub log: LogLines,
+    pub log: LogSettings,
     /// See [`Config::routes`].
     pub routes: Vec<RouteSettings>,
 }
@@ -484,7 +485,7 @@ fn read_http(mut table: Table<'_, '_>) -> Option<SocketAddr> {
     address
 }
 
-fn read_telemetry(mut table: Table<'_, '_>) -> (Option<String>, LogLines) {
+fn read_telemetry(mut table: Table<'_, '_>) -> (Option<String>, LogSettings) {
     let endpoint = table.take("otlp_endpoint").and_then(|item| {
         let text = item.text()?;
         // Spans name topics and senders, so a password in the address would be the smaller leak: neither is sent far.
@@ -503,7 +504,7 @@ fn read_telemetry(mut table: Table<'_, '_>) -> (Option<String>, LogLines) {
         .take("log_format")
         .and_then(|item| item.choose(&[("human", LogFormat::Human), ("json", LogFormat::Json)]));
     table.finish();
-    let log = LogLines {
+    let log = LogSettings {
         filter: filter.unwrap_or_else(|| "info".to_owned()),
         format: format.unwrap_or(LogFormat::Human),
     };

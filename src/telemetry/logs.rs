@@ -9,26 +9,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Registry, fmt};
 
-use super::Telemetry;
-
-/// How a log line is written to standard error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// For people; coloured on a terminal.
-    #[default]
-    Human,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Which log lines are written, and how.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LogSettings {
-    /// Directives as `tracing-subscriber` reads them, such as `info` or `countersign=debug,warn`; empty is `info`.
-    pub filter: String,
-    /// The format.
-    pub format: LogFormat,
-}
+use super::{LogFormat, LogSettings, Telemetry};
 
 /// Why logs cannot be set up.
 #[derive(Debug, thiserror::Error)]

@@ -23,7 +23,9 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use prometheus::TextEncoder;
 
 use instruments::Instruments;
-pub use logs::{LogError, LogFormat, LogSettings};
+pub use logs::LogError;
+
+pub use crate::config::{LogFormat, LogSettings};
 use spans::Spans;
 use status::Status;
 pub use status::{
