@@ -51,7 +51,7 @@ fn thumbprint(key: &SigningKey) -> String {
         .into_iter()
         .filter_map(|name| public.get(name).map(|value| (name.to_owned(), value.clone())))
         .collect();
-    // A map of serde_json is sorted and is written without white space.
+    // Put in in that order, so that sorted and ordered maps write the same, without white space.
     sha256(&[Value::Object(required).to_string().as_bytes()]).to_string()
 }
 

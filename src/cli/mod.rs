@@ -3,13 +3,17 @@
 
 pub mod check;
 pub mod clock;
+pub mod cluster;
 pub mod decide;
 pub mod files;
 pub mod gate;
+pub mod interrupt;
 pub mod issue;
 pub mod keys;
 mod output;
+pub mod produce;
 pub mod run;
+pub mod tail;
 pub mod token;
 
 use std::ffi::OsString;
@@ -20,6 +24,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub use output::Output;
+
+use cluster::ClusterError;
+use produce::ProduceError;
+use tail::TailError;
 
 /// Decides again, for every Kafka record, whether the work it asks for is still allowed
 #[derive(Debug, Parser)]
@@ -41,8 +49,10 @@ enum Command {
     Check(check::Check),
     Decide(decide::Decide),
     Keys(keys::Keys),
+    Produce(produce::Produce),
     /// Run a gate until it is told to end
     Run(run::Run),
+    Tail(tail::Tail),
     Token(token::Token),
 }
 
@@ -124,6 +134,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             let ended = keys.run(out.data());
             out.end_with(ended)
         }
+        Command::Produce(produce) => match produce.run(&mut out) {
+            Err(ProduceError::Cluster(ClusterError::Problems(problems))) => out.end_with_problems(&problems),
+            ended => out.end(ended),
+        },
+        Command::Tail(tail) => match tail.run(&mut out) {
+            Err(TailError::Cluster(ClusterError::Problems(problems)) | TailError::Trust(problems)) => {
+                out.end_with_problems(&problems)
+            }
+            ended => out.end(ended),
+        },
         Command::Token(token) => {
             let ended = token.run(json, out.data());
             out.end_with(ended)
