@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::document::{Item, Table};
-use super::is_name;
+use super::document::Table;
+use super::item::Item;
 use super::problem::Problem;
+use super::sections::is_name;
 use crate::authorize::ids::{Topic, WorkloadId};
 use crate::authorize::limits::{
     DEFAULT_PROOF_LIFE_S, DEFAULT_QUEUE_TIME_S, DEFAULT_RECEIPT_LIFE_S, DEFAULT_SKEW_S,

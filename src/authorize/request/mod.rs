@@ -2,6 +2,7 @@
 //! mapping that finds them. Limits: nothing here knows who asks or whether they may; signatures were verified before.
 
 mod bound;
+mod inputs;
 mod mapping;
 
 use serde::{Deserialize, Deserializer, Serialize};
