@@ -62,7 +62,7 @@ fn header(name: &'static str, value: &'static str) -> Header {
     Header::new(name, value.as_bytes())
 }
 
-fn value_of<'h>(headers: &'h [Header], kind: TokenKind) -> &'h [u8] {
+fn value_of(headers: &[Header], kind: TokenKind) -> &[u8] {
     headers.iter().find(|h| h.name == kind.header_name().as_bytes()).unwrap().value.as_ref().unwrap()
 }
 

@@ -242,8 +242,7 @@ fn run_under_faults(seed: u64) -> String {
     lane.log.faults = Faults::none();
     rounds(&mut lane, 40).unwrap();
     world.expect_exactly(40);
-    let trace = lane.log.trace.borrow().clone();
-    trace
+    lane.log.trace.borrow().clone()
 }
 
 #[test]

@@ -67,11 +67,9 @@ impl AuditCodec {
     /// The record of these bytes.
     pub fn decode(&self, bytes: &[u8]) -> Result<AuditRecord, AuditCodecError> {
         let (header, mut datum) = bytes.split_at_checked(10).ok_or(AuditCodecError::NotSingleObject)?;
-        if !header.starts_with(&[0xC3, 0x01]) {
-            return Err(AuditCodecError::NotSingleObject);
-        }
+        let fingerprint = header.strip_prefix(&[0xC3, 0x01]).ok_or(AuditCodecError::NotSingleObject)?;
         if header != self.header {
-            let fingerprint = header[2..].iter().map(|byte| format!("{byte:02x}")).collect();
+            let fingerprint = fingerprint.iter().map(|byte| format!("{byte:02x}")).collect();
             return Err(AuditCodecError::UnknownSchema(fingerprint));
         }
         Ok(self.reader.read_deser(&mut datum)?)

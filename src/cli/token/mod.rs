@@ -23,6 +23,7 @@ pub struct Token {
 }
 
 #[derive(Debug, clap::Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "one value in the life of the process, read once")]
 enum Command {
     /// Mint a workload identity token (WIT)
     Wit {
