@@ -14,6 +14,9 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::authorize::ids::Topic;
+use crate::authorize::replay::window_ms;
+use crate::authorize::route::Route;
+use crate::config::{KafkaProperties, RouteSettings};
 
 /// How long one question may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,6 +41,31 @@ pub struct SourceTopic {
     pub trust_create_time: bool,
     /// Where its outcomes and audit records go.
     pub targets: Vec<Topic>,
+}
+
+/// The source topics of these routes, with all that belongs to them.
+pub fn source_topics(routes: &[RouteSettings]) -> Vec<SourceTopic> {
+    let of_route = |settings: &RouteSettings| {
+        let route = settings.route.clone();
+        settings
+            .replay_topics
+            .iter()
+            .map(|(topic, replay)| SourceTopic {
+                topic: topic.clone(),
+                replay: replay.clone(),
+                window: window(&route),
+                max_queue_time: Duration::from_secs(route.max_queue_time_s.into()),
+                trust_create_time: route.trust_create_time,
+                targets: vec![route.to.clone(), route.denied.clone(), route.audit.clone()],
+            })
+            .collect::<Vec<_>>()
+    };
+    routes.iter().flat_map(of_route).collect()
+}
+
+/// How long a proof is remembered on a route.
+pub(super) fn window(route: &Route) -> Duration {
+    Duration::from_millis(u64::try_from(window_ms(route)).unwrap_or(0))
 }
 
 /// What was found of a topic.
@@ -178,17 +206,17 @@ pub enum AdminError {
 /// # Errors
 /// [`AdminError`] where nobody answers; what is wrong with topics stands in the report.
 pub fn inspect(
-    properties: &BTreeMap<String, String>,
+    properties: &KafkaProperties,
     sources: &[SourceTopic],
     make: bool,
 ) -> Result<TopicsReport, AdminError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut config = ClientConfig::new();
     config.set("allow.auto.create.topics", "false").set("log.connection.close", "false");
-    for (name, value) in properties {
+    for (name, value) in properties.iter() {
         config.set(name, value);
     }
-    let bootstrap = properties.get("bootstrap.servers").map_or("localhost:9092", String::as_str).to_owned();
+    let bootstrap = properties.get("bootstrap.servers").unwrap_or("localhost:9092").to_owned();
     let mut look = Look {
         admin: config.create()?,
         runtime,

@@ -1,15 +1,19 @@
 //! A gate's lanes: started together, watched, stopped together. Limits: what they decide with is handed in; a lane that
 //! fails ends alone, and [`Gate::failed`] says so: whether the process goes on is its owner's choice.
 
+use std::collections::BTreeMap;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::admin::{TopicFacts, window};
 use super::clock::SystemClock;
 use super::decider::Decider;
 use super::kafka::KafkaLog;
-use super::kafka::settings::{Delivery, KafkaSettings, writer_prefix};
-use super::lane::{Lane, LaneError, LaneSettings, Stop};
+use super::kafka::settings::{KafkaSettings, writer_prefix};
+use super::lane::{Lane, LaneError, LaneSettings, Source, Stop, TopicLimits};
 use super::log::LogError;
+use crate::authorize::ids::Topic;
+use crate::config::{Delivery, KafkaProperties, RouteSettings, Settings};
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::LaneStopped;
 
@@ -17,7 +21,7 @@ use crate::telemetry::events::LaneStopped;
 #[derive(Debug, Clone)]
 pub struct GateSettings {
     /// librdkafka properties as a person wrote them.
-    pub properties: std::collections::BTreeMap<String, String>,
+    pub properties: KafkaProperties,
     /// The consumer group.
     pub group: String,
     /// The gate's stable name among those of its group; `None` for one that may be started any number of times.
@@ -32,7 +36,63 @@ pub struct GateSettings {
     pub lane: LaneSettings,
 }
 
+/// After how long the broker aborts a transaction, unless a person says otherwise.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often in a row a producer that was refused as replaced is made anew.
+const FENCED_TRIES: u32 = 10;
+
 impl GateSettings {
+    /// What the configuration says, with what was found of the topics; `nonce` is used by no other gate, ever.
+    pub fn new(settings: &Settings, facts: &BTreeMap<Topic, TopicFacts>, nonce: String) -> Self {
+        let mut sources = BTreeMap::new();
+        let mut targets = Vec::new();
+        for RouteSettings { route, start, replay_topics } in &settings.routes {
+            for (topic, replay) in replay_topics {
+                let source = Source {
+                    route: route.name.clone(),
+                    replay: replay.clone(),
+                    start: *start,
+                    window: window(route),
+                };
+                sources.insert(topic.clone(), source);
+            }
+            targets.extend([route.to.clone(), route.denied.clone(), route.audit.clone()]);
+        }
+        targets.sort();
+        targets.dedup();
+        let limits = facts.iter().map(|(topic, facts)| {
+            let limits =
+                TopicLimits { max_bytes: facts.max_bytes, compacted: facts.compacted.unwrap_or(false) };
+            (topic.clone(), limits)
+        });
+        let timeout = settings.kafka.get("transaction.timeout.ms").and_then(|text| text.parse().ok());
+        Self {
+            properties: settings.kafka.clone(),
+            group: settings.group.clone(),
+            instance: settings.instance.clone(),
+            nonce,
+            lanes: settings.lanes.get(),
+            delivery: settings.delivery,
+            lane: LaneSettings {
+                lane: 0,
+                sources,
+                targets,
+                limits: limits.collect(),
+                batch: settings.batch.max_records,
+                linger: settings.batch.linger,
+                transaction_timeout: timeout.map_or(TRANSACTION_TIMEOUT, Duration::from_millis),
+                fenced_tries: FENCED_TRIES,
+            },
+        }
+    }
+
+    fn batch_bytes(&self) -> Option<(usize, usize)> {
+        let replays = self.lane.sources.values().map(|source| &source.replay);
+        let written = self.lane.targets.iter().chain(replays);
+        let sizes: Vec<usize> = written.filter_map(|topic| self.lane.limits.get(topic)?.max_bytes).collect();
+        Some((*sizes.iter().min()?, *sizes.iter().max()?))
+    }
+
     fn kafka(&self, lane: usize) -> KafkaSettings {
         let name = self.instance.as_deref().unwrap_or(&self.nonce);
         KafkaSettings {
@@ -42,6 +102,7 @@ impl GateSettings {
             writer: format!("{}{name}-{lane}", writer_prefix(&self.group)),
             topics: self.lane.sources.keys().cloned().collect(),
             delivery: self.delivery,
+            batch_bytes: self.batch_bytes(),
             transaction_timeout: self.lane.transaction_timeout,
         }
     }

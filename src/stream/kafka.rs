@@ -15,13 +15,14 @@ use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProd
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
-use self::settings::{Delivery, KafkaSettings};
+use self::settings::KafkaSettings;
 use super::kafka_ffi::{self, TransactionError};
 use super::log::{
     Cause, Committed, Event, Log, LogError, Mark, ProducerFate, Receipts, Refusal, Tag, TopicPartition,
 };
 use crate::authorize::ids::{Coordinates, InvalidName, Offset, Partition, Position, Topic, UnixMillis};
 use crate::authorize::record::{Header, Record, TimestampType};
+use crate::config::Delivery;
 use crate::wire::outgoing::Outgoing;
 
 /// How long one request to a broker may take where nothing else bounds it.
@@ -134,6 +135,9 @@ impl KafkaLog {
                 None => ProducerFate::Usable,
             };
             return Err(rewind(CALL, &failed, producer));
+        }
+        if marks.is_empty() {
+            return Ok(receipts);
         }
         let list = positions(marks)?;
         match self.consumer.commit(&list, CommitMode::Sync) {
@@ -478,6 +482,10 @@ impl Log for KafkaLog {
     fn leave(&mut self) {
         self.consumer.unsubscribe();
         self.subscribed = false;
+    }
+
+    fn has_left(&self) -> bool {
+        !kafka_ffi::is_member(self.consumer.client())
     }
 }
 

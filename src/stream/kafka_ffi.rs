@@ -169,6 +169,22 @@ pub fn known_end<C: ClientContext>(client: &Client<C>, topic: &Topic, partition:
     (result == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
 }
 
+/// Whether the consumer has a member id: it loses it when its request to leave the group is on its way, which rdkafka
+/// does not tell. Closing before that keeps a static member in the group until its session ends.
+pub fn is_member<C: ClientContext>(client: &Client<C>) -> bool {
+    // SAFETY: the client lives over the call; a non-null result is a C string of the caller's, read before it is freed
+    // once by librdkafka's own allocator.
+    unsafe {
+        let id = sys::rd_kafka_memberid(client.native_ptr());
+        if id.is_null() {
+            return false;
+        }
+        let member = *id != 0;
+        sys::rd_kafka_mem_free(client.native_ptr(), id.cast());
+        member
+    }
+}
+
 /// Sets how long the mock cluster that lives in this client waits for more members before a group's first rebalance
 /// (its default is 3 s). rdkafka does not offer it. Without a mock cluster, nothing.
 pub fn set_mock_rebalance_delay<C: ClientContext>(client: &Client<C>, delay: Duration) {

@@ -16,21 +16,13 @@ use super::log::{Cause, Event, Log, LogError, Mark, ProducerFate, Refusal, Tag, 
 use super::restore::ENTRIES_KEY;
 use crate::authorize::ids::{Coordinates, Topic, UnixMillis};
 use crate::authorize::record::Record;
+use crate::config::Start;
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::{
     AbortKind, BatchCommitted, BrokerAway, LaneAssigned, LanePaused, LaneResumed, LaneRevoked, LaneStopped,
     PartitionProgress, ProducerReplaced, ReplaceCause, TransactionAborted,
 };
 use crate::wire::outgoing::Outgoing;
-
-/// Where a partition without a committed position begins, once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// At the first record that is there.
-    Earliest,
-    /// After the last record that is there.
-    Latest,
-}
 
 /// What a lane must know of a source topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -628,7 +620,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     fn leave(&mut self) {
         self.log.leave();
         let deadline = self.clock.elapsed() + LEAVE_WITHIN;
-        while !self.owned.is_empty() && self.clock.elapsed() < deadline {
+        while !(self.owned.is_empty() && self.log.has_left()) && self.clock.elapsed() < deadline {
             match self.log.poll(BUSY) {
                 Ok(Event::Revoked(partitions)) => self.gone(&partitions, false),
                 Ok(Event::Lost(partitions)) => self.gone(&partitions, true),

@@ -203,4 +203,6 @@ pub trait Log {
     fn known_end(&self, partition: &TopicPartition) -> Option<Position>;
     /// Begins to leave the group; `poll` then brings the revocation.
     fn leave(&mut self);
+    /// Whether the group has been told; until then `poll` has to go on.
+    fn has_left(&self) -> bool;
 }

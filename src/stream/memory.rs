@@ -575,6 +575,10 @@ impl Log for MemoryLog {
         Some(Position(self.cluster.0.borrow().partitions.get(of)?.len() as i64))
     }
 
+    fn has_left(&self) -> bool {
+        self.cluster.0.borrow().members.get(&self.member).is_none_or(|member| member.owned.is_empty())
+    }
+
     fn leave(&mut self) {
         let mut inner = self.cluster.0.borrow_mut();
         let member = inner.members.entry(self.member).or_default();

@@ -9,10 +9,11 @@ use super::assignment::{Locating, Purpose, Reading, Stage};
 use super::checkpoint::Checkpoint;
 use super::clock::Clock;
 use super::decider::{Decider, Remembered as _};
-use super::lane::{Lane, Start, gate_fault};
+use super::lane::{Lane, gate_fault};
 use super::log::{Committed, Log, LogError, Mark, Tag, TopicPartition};
 use crate::authorize::ids::{Position, Topic};
 use crate::authorize::record::Record;
+use crate::config::Start;
 use crate::telemetry::events::PartitionRestored;
 use crate::wire::outgoing::Outgoing;
 

@@ -7,12 +7,13 @@ use bytes::Bytes;
 
 use super::checkpoint::Checkpoint;
 use super::decider::{DecideError, Decider, Delivery, PartitionCounts, Remembered, ReplayBatch};
-use super::lane::{Lane, LaneError, LaneSettings, Source, Start, TopicLimits};
+use super::lane::{Lane, LaneError, LaneSettings, Source, TopicLimits};
 use super::log::TopicPartition;
 use super::memory::{Cluster, Faults, ManualClock, MemoryLog};
 use crate::authorize::ids::{Digest, Partition, Position, Topic, UnixMillis};
 use crate::authorize::merkle::Range;
 use crate::authorize::record::{Header, Record};
+use crate::config::Start;
 use crate::telemetry::{LaneState, Telemetry};
 use crate::wire::outgoing::{Effects, Outgoing};
 

@@ -1,45 +1,23 @@
 //! What a lane tells librdkafka: a person's properties first, then those on which the promises rest. Limits: it checks
-//! nothing; the configuration refuses properties that are [`RESERVED`].
+//! nothing; the configuration refuses properties that belong to the gate.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 
 use crate::authorize::ids::Topic;
+use crate::config::{Delivery, KafkaProperties};
 
-/// Whether outcome, audit record and position are one transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivery {
-    /// One transaction a batch.
-    ExactlyOnce,
-    /// Written first, then the position: a failure in between writes again.
-    AtLeastOnce,
-}
-
-/// Properties that a person may not set, since the gate's promises rest on its own values.
-pub const RESERVED: &[&str] = &[
-    "auto.offset.reset",
-    "enable.auto.commit",
-    "enable.auto.offset.store",
-    "enable.idempotence",
-    "enable.partition.eof",
-    "group.id",
-    "group.instance.id",
-    "group.protocol",
-    "heartbeat.interval.ms",
-    "isolation.level",
-    "partition.assignment.strategy",
-    "session.timeout.ms",
-    "transaction.timeout.ms",
-    "transactional.id",
-];
+/// librdkafka's own bound of a batch and of a record, unless it is told otherwise.
+const LARGEST_BATCH: usize = 1_000_000;
+/// The largest record that librdkafka can be told to send.
+const LARGEST_MESSAGE: usize = 1_000_000_000;
 
 /// The connection of one lane.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct KafkaSettings {
-    /// librdkafka properties as a person wrote them; values may be secrets.
-    pub properties: BTreeMap<String, String>,
+    /// librdkafka properties as a person wrote them.
+    pub properties: KafkaProperties,
     /// The consumer group.
     pub group: String,
     /// `<instance>-<lane>` for static membership; `None` for dynamic.
@@ -50,20 +28,11 @@ pub struct KafkaSettings {
     pub topics: Vec<Topic>,
     /// Exactly once, or not.
     pub delivery: Delivery,
+    /// The smallest and the largest batch of records that a topic written to takes, in bytes, as far as it is known. A
+    /// larger batch would be refused whole, whichever record it is that makes it so.
+    pub batch_bytes: Option<(usize, usize)>,
     /// After how long the broker aborts a transaction by itself.
     pub transaction_timeout: Duration,
-}
-
-impl std::fmt::Debug for KafkaSettings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The names of properties are no secret; their values can be.
-        f.debug_struct("KafkaSettings")
-            .field("properties", &self.properties.keys().collect::<Vec<_>>())
-            .field("group", &self.group)
-            .field("writer", &self.writer)
-            .field("topics", &self.topics)
-            .finish_non_exhaustive()
-    }
 }
 
 impl KafkaSettings {
@@ -84,7 +53,7 @@ impl KafkaSettings {
         for (name, value) in defaults {
             config.set(*name, *value);
         }
-        for (name, value) in &self.properties {
+        for (name, value) in self.properties.iter() {
             config.set(name, value);
         }
         config
@@ -93,12 +62,15 @@ impl KafkaSettings {
     /// The member of the group. The session is the shortest that a broker takes by default: a dead lane's partitions
     /// wait that long.
     pub fn consumer(&self) -> ClientConfig {
-        let mut config = self.reader("read_committed");
-        config
-            .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("session.timeout.ms", "6000")
-            .set("heartbeat.interval.ms", "300")
-            .set("max.poll.interval.ms", "60000");
+        let mut config = self.reader(
+            "read_committed",
+            &[
+                ("session.timeout.ms", "6000"),
+                ("heartbeat.interval.ms", "300"),
+                ("max.poll.interval.ms", "60000"),
+            ],
+        );
+        config.set("partition.assignment.strategy", "cooperative-sticky");
         if let Some(member) = &self.member {
             config.set("group.instance.id", member);
         }
@@ -107,18 +79,22 @@ impl KafkaSettings {
 
     /// A handle that reads beside the group and never joins it.
     pub fn outsider(&self, isolation: &str) -> ClientConfig {
-        let mut config = self.reader(isolation);
+        let mut config = self.reader(isolation, &[]);
         // What retention took away was outside of the window.
         config.set("auto.offset.reset", "earliest");
         config
     }
 
-    fn reader(&self, isolation: &str) -> ClientConfig {
-        let mut config = self.base(&[
-            ("fetch.wait.max.ms", "100"),
-            ("fetch.error.backoff.ms", "50"),
-            ("fetch.queue.backoff.ms", "20"),
-        ]);
+    fn reader(&self, isolation: &str, more: &[(&str, &str)]) -> ClientConfig {
+        let defaults = [
+            &[
+                ("fetch.wait.max.ms", "100"),
+                ("fetch.error.backoff.ms", "50"),
+                ("fetch.queue.backoff.ms", "20"),
+            ],
+            more,
+        ];
+        let mut config = self.base(&defaults.concat());
         config
             .set("group.id", &self.group)
             .set("isolation.level", isolation)
@@ -135,6 +111,12 @@ impl KafkaSettings {
         let mut config =
             self.base(&[("linger.ms", "5"), ("retry.backoff.ms", "1"), ("retry.backoff.max.ms", "100")]);
         config.set("enable.idempotence", "true");
+        if let Some((smallest, largest)) = self.batch_bytes {
+            config.set("batch.size", smallest.clamp(1, LARGEST_BATCH).to_string());
+            if self.properties.get("message.max.bytes").is_none() && largest > LARGEST_BATCH {
+                config.set("message.max.bytes", largest.min(LARGEST_MESSAGE).to_string());
+            }
+        }
         if self.delivery == Delivery::ExactlyOnce {
             config
                 .set("transactional.id", id)
