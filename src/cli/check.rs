@@ -6,7 +6,6 @@ use std::io;
 
 use serde::Serialize;
 
-use super::gate::{properties, source_topics};
 use super::{ConfigFile, Exit, Format, Output, environment};
 use crate::authorize::policy::Offer;
 use crate::config::{Loaded, Problem, Problems, Report};
@@ -148,7 +147,7 @@ fn check_policies(loaded: &Loaded, problems: &mut Problems) -> Option<FoundPolic
 /// Asks the broker. Topics that the gate would make itself are no problem.
 fn check_topics(loaded: &Loaded, problems: &mut Problems) -> Option<BTreeMap<String, i32>> {
     let config = loaded.config.as_ref()?;
-    let report = match admin::inspect(&properties(&config.kafka), &source_topics(&config.routes), false) {
+    let report = match admin::inspect(&config.kafka, &admin::source_topics(&config.routes), false) {
         Ok(report) => report,
         Err(error) => {
             let help = "is `bootstrap.servers` in `[kafka]` right, and the broker up?";

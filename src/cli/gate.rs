@@ -2,7 +2,7 @@
 //! stopped in the reverse. `run` and the demo start gates by this alone. Limits: it installs no log subscriber and takes
 //! no signal; that is for the process.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,27 +11,20 @@ use uuid::Uuid;
 
 use crate::authorize::engine::Engine;
 use crate::authorize::ids::Topic;
-use crate::authorize::replay::window_ms;
 use crate::authorize::route::Route;
 use crate::cli::clock;
-use crate::config::{Config, Delivery, KafkaProperties, Problems, RouteSettings, Settings, Start};
+use crate::config::{Config, Problems, Settings};
 use crate::control::{self, Control, WatchError, Watcher};
 use crate::serve::{ServeError, Server};
-use crate::stream::admin::{self, AdminError, SourceTopic, TopicProblem, TopicsReport};
+use crate::stream::admin::{self, AdminError, TopicProblem, TopicsReport};
 use crate::stream::deciding::{EngineDecider, Gatework};
 use crate::stream::gate::{Gate, GateError, GateSettings, StartError};
-use crate::stream::kafka::settings as kafka;
-use crate::stream::lane::{self, LaneSettings, Source, TopicLimits};
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::{GateStarted, TopicCreated, TopicWarned};
 use crate::wire::audit::{AuditCodec, AuditCodecError};
 
 /// Tokens that are kept once their signatures are verified, at most.
 const CACHED_TOKENS: usize = 100_000;
-/// After how long a broker aborts a transaction that its gate no longer ends.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often in a row a producer that was refused as replaced is made anew before its lane gives up.
-const FENCED_TRIES: u32 = 10;
 
 /// Why a gate did not start.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +103,8 @@ impl RunningGate {
             Some(address) => Some(Server::start(address, telemetry.clone())?),
             None => None,
         };
-        let lanes = lane_settings(&settings, &topics);
+        let nonce = Uuid::now_v7().simple().to_string();
+        let lanes = GateSettings::new(&settings, &topics.facts, nonce);
         GateStarted { realm: &realm, gate: &id, lanes: lanes.lanes }.emit(telemetry);
         let lanes = Gate::start(&lanes, telemetry, |_| EngineDecider::new(work.clone()))?;
         Ok(Some(Self { lanes, server, watcher }))
@@ -150,10 +144,9 @@ fn topics(
     telemetry: &Telemetry,
     give_up: &dyn Fn(&AdminError) -> bool,
 ) -> Result<Option<TopicsReport>, GateFailure> {
-    let properties = properties(&settings.kafka);
-    let sources = source_topics(&settings.routes);
+    let sources = admin::source_topics(&settings.routes);
     let report = loop {
-        match admin::inspect(&properties, &sources, true) {
+        match admin::inspect(&settings.kafka, &sources, true) {
             Ok(report) => break report,
             Err(error) if give_up(&error) => return Ok(None),
             Err(_) => std::thread::sleep(Duration::from_secs(1)),
@@ -168,87 +161,9 @@ fn topics(
     if report.problems.is_empty() { Ok(Some(report)) } else { Err(GateFailure::Topics(report.problems)) }
 }
 
-/// The librdkafka properties of a person, secrets included.
-pub fn properties(kafka: &KafkaProperties) -> BTreeMap<String, String> {
-    kafka.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
-/// Every source topic of the routes, with what goes with it.
-pub fn source_topics(routes: &[RouteSettings]) -> Vec<SourceTopic> {
-    let mut sources = Vec::new();
-    for settings in routes {
-        let route = &settings.route;
-        for (topic, replay) in &settings.replay_topics {
-            sources.push(SourceTopic {
-                topic: topic.clone(),
-                replay: replay.clone(),
-                window: proof_window(route),
-                max_queue_time: Duration::from_secs(route.max_queue_time_s.into()),
-                trust_create_time: route.trust_create_time,
-                targets: vec![route.to.clone(), route.denied.clone(), route.audit.clone()],
-            });
-        }
-    }
-    sources
-}
-
-fn proof_window(route: &Route) -> Duration {
-    Duration::from_millis(u64::try_from(window_ms(route)).unwrap_or(0))
-}
-
 fn by_source(routes: &[Arc<Route>]) -> HashMap<Topic, Arc<Route>> {
     routes
         .iter()
         .flat_map(|route| route.from.iter().map(|topic| (topic.clone(), Arc::clone(route))))
         .collect()
-}
-
-fn lane_settings(settings: &Settings, topics: &TopicsReport) -> GateSettings {
-    let mut sources = BTreeMap::new();
-    let mut targets = Vec::new();
-    for route in &settings.routes {
-        for (topic, replay) in &route.replay_topics {
-            let source = Source {
-                route: route.route.name.clone(),
-                replay: replay.clone(),
-                start: match route.start {
-                    Start::Earliest => lane::Start::Earliest,
-                    Start::Latest => lane::Start::Latest,
-                },
-                window: proof_window(&route.route),
-            };
-            sources.insert(topic.clone(), source);
-        }
-        for topic in [&route.route.to, &route.route.denied, &route.route.audit] {
-            if !targets.contains(topic) {
-                targets.push(topic.clone());
-            }
-        }
-    }
-    let limit = |(topic, facts): (&Topic, &admin::TopicFacts)| {
-        let limits =
-            TopicLimits { max_bytes: facts.max_bytes, compacted: facts.compacted.unwrap_or_default() };
-        (topic.clone(), limits)
-    };
-    GateSettings {
-        properties: properties(&settings.kafka),
-        group: settings.group.clone(),
-        instance: settings.instance.clone(),
-        nonce: Uuid::now_v7().simple().to_string(),
-        lanes: settings.lanes.get(),
-        delivery: match settings.delivery {
-            Delivery::ExactlyOnce => kafka::Delivery::ExactlyOnce,
-            Delivery::AtLeastOnce => kafka::Delivery::AtLeastOnce,
-        },
-        lane: LaneSettings {
-            lane: 0,
-            sources,
-            targets,
-            limits: topics.facts.iter().map(limit).collect(),
-            batch: settings.batch.max_records,
-            linger: settings.batch.linger,
-            transaction_timeout: TRANSACTION_TIMEOUT,
-            fenced_tries: FENCED_TRIES,
-        },
-    }
 }

@@ -36,7 +36,7 @@ pub struct GateSettings {
     pub lane: LaneSettings,
 }
 
-/// After how long the broker aborts a transaction, unless a person says otherwise.
+/// After how long the broker aborts a transaction that its gate no longer ends.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often in a row a producer that was refused as replaced is made anew.
 const FENCED_TRIES: u32 = 10;
@@ -65,7 +65,6 @@ impl GateSettings {
                 TopicLimits { max_bytes: facts.max_bytes, compacted: facts.compacted.unwrap_or(false) };
             (topic.clone(), limits)
         });
-        let timeout = settings.kafka.get("transaction.timeout.ms").and_then(|text| text.parse().ok());
         Self {
             properties: settings.kafka.clone(),
             group: settings.group.clone(),
@@ -80,7 +79,7 @@ impl GateSettings {
                 limits: limits.collect(),
                 batch: settings.batch.max_records,
                 linger: settings.batch.linger,
-                transaction_timeout: timeout.map_or(TRANSACTION_TIMEOUT, Duration::from_millis),
+                transaction_timeout: TRANSACTION_TIMEOUT,
                 fenced_tries: FENCED_TRIES,
             },
         }
