@@ -519,10 +519,13 @@ impl ConsumerContext for Membership {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let partitions = partitions_of(list);
         if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            // They start at their end and paused, so nothing comes before the lane has restored their state and
-            // seeks. A record that slips through is of a partition that is not ready, and the lane drops it.
+            // They start paused, so nothing comes before the lane has restored their state and seeks. A record that slips
+            // through is of a partition that is not ready, and the lane drops it.
+            // INVARIANT: at a number, never at `End` or `Beginning`. Those the client looks up; an answer that the pause or
+            // the seek has made outdated it asks for again half a second later, and the second answer moves the reading
+            // there, past all that lies between (librdkafka 2.12, `rd_kafka_toppar_offset_retry`).
             let started = list
-                .set_all_offsets(KafkaOffset::End)
+                .set_all_offsets(KafkaOffset::Offset(0))
                 .and_then(|()| consumer.incremental_assign(list))
                 .and_then(|()| if partitions.is_empty() { Ok(()) } else { consumer.pause(list) });
             if let Err(error) = started {

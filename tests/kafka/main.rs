@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod assignment;
 mod broker_truth;
 mod harness;
 mod lanes;
