@@ -1,12 +1,13 @@
 //! What the client does with a partition that it has just been given: it is read from where the lane says, wherever the
 //! client itself would have begun.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use countersign::authorize::ids::{Position, Topic};
+use countersign::config::{Delivery, KafkaProperties};
 use countersign::stream::kafka::KafkaLog;
-use countersign::stream::kafka::settings::{Delivery, KafkaSettings, writer_prefix};
+use countersign::stream::kafka::settings::{KafkaSettings, writer_prefix};
 use countersign::stream::log::{Event, Log as _, TopicPartition};
 
 use crate::support::kafka::{NewRecord, broker};
@@ -23,13 +24,16 @@ fn a_partition_just_gained_is_read_from_where_the_lane_says() {
         |partition| NewRecord { partition: Some(partition), value: Some(vec![1]), ..NewRecord::default() };
     broker.produce(&topic, &(0..PARTITIONS).map(one).collect::<Vec<_>>());
     let group = broker.unique("assignment");
+    let mut properties = KafkaProperties::default();
+    properties.set("bootstrap.servers", broker.bootstrap());
     let mut log = KafkaLog::new(KafkaSettings {
-        properties: BTreeMap::from([("bootstrap.servers".to_owned(), broker.bootstrap().to_owned())]),
+        properties,
         writer: format!("{}one", writer_prefix(&group)),
         group,
         member: None,
         topics: vec![Topic::parse(&topic).expect("a topic")],
         delivery: Delivery::ExactlyOnce,
+        batch_bytes: None,
         transaction_timeout: Duration::from_secs(5),
     })
     .expect("clients");
