@@ -17,8 +17,7 @@ use countersign::authorize::policy::{Bundle, Entities, Offer, SourceFile};
 use countersign::authorize::provenance::verify_countersignature;
 use countersign::authorize::record::{Header, Record, TimestampType};
 use countersign::authorize::replay::window_ms;
-use countersign::authorize::request::Mapping;
-use countersign::authorize::route::{Gate, Partitioner, Party, ReplayRule, Route, TokenExpiry};
+use countersign::authorize::route::{Gate, Route, TokenExpiry};
 use countersign::authorize::state::PartitionState;
 use countersign::authorize::trust::{Domain, Trust};
 use countersign::wire::audit::AuditCodec;
@@ -87,31 +86,22 @@ impl World {
         let topic = |name: &str| Topic::parse(name).unwrap();
         assert_eq!(settings["principal"], "sender");
         Route {
-            name: "vectors".to_owned(),
-            from: vec![topic(settings["topic"].as_str().unwrap())],
-            to: topic("payments.authorized"),
-            denied: topic("payments.denied"),
-            audit: topic("payments.audit"),
             require_transaction: requires("transaction"),
             require_countersignature: requires("countersignature"),
-            unproven: None,
             token_expiry: match settings["token_expiry"].as_str().unwrap() {
                 "now" => TokenExpiry::Now,
                 _ => TokenExpiry::Accepted,
             },
-            trust_create_time: false,
             skew_s: seconds("skew_s"),
             proof_life_s: seconds("max_proof_life_s"),
             max_queue_time_s: seconds("max_queue_time_s"),
-            receipt_life_s: 900,
-            continues_from: None,
-            replay: ReplayRule::Partition,
-            partitioner: Partitioner::Murmur2,
-            principal: Party::Sender,
-            parties: Vec::new(),
-            mapping: Mapping::default(),
-            compatibility: None,
-            mask: Vec::new(),
+            ..Route::new(
+                "vectors",
+                vec![topic(settings["topic"].as_str().unwrap())],
+                topic("payments.authorized"),
+                topic("payments.denied"),
+                topic("payments.audit"),
+            )
         }
     }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use super::ids::{Realm, Topic, WorkloadId};
 use super::jose::SigningKey;
+use super::limits;
 use super::request::Mapping;
 
 /// The gate itself: who it is, where it stands, and the key it countersigns with.
@@ -66,6 +67,37 @@ pub struct Route {
     pub compatibility: Option<Compatibility>,
     /// Dotted paths of the context that are masked in audit records.
     pub mask: Vec<String>,
+}
+
+impl Route {
+    /// A route with the contract's defaults: workload identity alone is required, and what is asked for is taken from the
+    /// proof.
+    pub fn new(name: impl Into<String>, from: Vec<Topic>, to: Topic, denied: Topic, audit: Topic) -> Self {
+        Self {
+            name: name.into(),
+            from,
+            to,
+            denied,
+            audit,
+            require_transaction: false,
+            require_countersignature: false,
+            unproven: None,
+            token_expiry: TokenExpiry::Accepted,
+            trust_create_time: false,
+            skew_s: limits::DEFAULT_SKEW_S,
+            proof_life_s: limits::DEFAULT_PROOF_LIFE_S,
+            max_queue_time_s: limits::DEFAULT_QUEUE_TIME_S,
+            receipt_life_s: limits::DEFAULT_RECEIPT_LIFE_S,
+            continues_from: None,
+            replay: ReplayRule::Partition,
+            partitioner: Partitioner::Murmur2,
+            principal: Party::Sender,
+            parties: Vec::new(),
+            mapping: Mapping::default(),
+            compatibility: None,
+            mask: Vec::new(),
+        }
+    }
 }
 
 /// Against which moments a Txn-Token's expiry is judged.
@@ -151,38 +183,8 @@ pub enum Compatibility {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use crate::authorize::limits;
-
-    /// A route from `payments.commands` with every default.
-    pub(crate) fn plain() -> Route {
-        let topic = |name: &str| Topic::parse(name).unwrap();
-        Route {
-            name: "payments".to_owned(),
-            from: vec![topic("payments.commands")],
-            to: topic("payments.authorized"),
-            denied: topic("payments.denied"),
-            audit: topic("payments.audit"),
-            require_transaction: true,
-            require_countersignature: false,
-            unproven: None,
-            token_expiry: TokenExpiry::Accepted,
-            trust_create_time: false,
-            skew_s: limits::DEFAULT_SKEW_S,
-            proof_life_s: limits::DEFAULT_PROOF_LIFE_S,
-            max_queue_time_s: limits::DEFAULT_QUEUE_TIME_S,
-            receipt_life_s: limits::DEFAULT_RECEIPT_LIFE_S,
-            continues_from: None,
-            replay: ReplayRule::Partition,
-            partitioner: Partitioner::Murmur2,
-            principal: Party::Sender,
-            parties: Vec::new(),
-            mapping: Mapping::default(),
-            compatibility: None,
-            mask: Vec::new(),
-        }
-    }
 
     #[test]
     fn murmur2_agrees_with_the_java_client() {

@@ -16,8 +16,7 @@ use super::jose::{Algorithm, KeySet, KeyUse, SigningKey, TokenKind, token_hash};
 use super::provenance::Chain;
 use super::record::{Header, Record, TimestampType};
 use super::replay::{Memory, window_ms};
-use super::request::Mapping;
-use super::route::{Partitioner, Party, ReplayRule, Route, TokenExpiry};
+use super::route::Route;
 use super::trust::{Domain, Trust};
 
 /// *N* of every test, in seconds. Records are accepted 4 s before.
@@ -67,31 +66,16 @@ pub(crate) fn trust_with(domain: Domain) -> Trust {
     ]))
 }
 
+/// A route from `payments.commands`.
 pub(crate) fn route() -> Route {
-    Route {
-        name: "payments".into(),
-        from: vec![Topic::parse("payments.commands").unwrap()],
-        to: Topic::parse("payments.authorized").unwrap(),
-        denied: Topic::parse("payments.denied").unwrap(),
-        audit: Topic::parse("payments.audit").unwrap(),
-        require_transaction: false,
-        require_countersignature: false,
-        unproven: None,
-        token_expiry: TokenExpiry::Accepted,
-        trust_create_time: false,
-        skew_s: 30,
-        proof_life_s: 300,
-        max_queue_time_s: 86_400,
-        receipt_life_s: 900,
-        continues_from: None,
-        replay: ReplayRule::Partition,
-        partitioner: Partitioner::Murmur2,
-        principal: Party::Sender,
-        parties: Vec::new(),
-        mapping: Mapping::default(),
-        compatibility: None,
-        mask: Vec::new(),
-    }
+    let topic = |name: &str| Topic::parse(name).unwrap();
+    Route::new(
+        "payments",
+        vec![topic("payments.commands")],
+        topic("payments.authorized"),
+        topic("payments.denied"),
+        topic("payments.audit"),
+    )
 }
 
 /// A token before it is signed.

@@ -263,7 +263,7 @@ fn a_gate_takes_what_is_signed_here() {
     use crate::authorize::jose::{KeySet, KeyUse};
     use crate::authorize::record::{Record, TimestampType};
     use crate::authorize::replay::{Memory, window_ms};
-    use crate::authorize::route::tests::plain;
+    use crate::authorize::testing::route as plain;
     use crate::authorize::trust::{Domain, Trust};
 
     let keys = KeySet::from_jwks(&json!({"keys": [key(9).public_jwk()]}).to_string(), KeyUse::Any).unwrap();

@@ -261,7 +261,7 @@ mod tests {
     use crate::authorize::decision::Reason;
     use crate::authorize::ids::{Coordinates, Offset};
     use crate::authorize::record::TimestampType;
-    use crate::authorize::route::tests::plain;
+    use crate::authorize::testing::route as plain;
     use crate::wire::audit::tests::full;
 
     const TOKEN: &str = "eyJhIjoxfQ.eyJiIjoyfQ.c2lnbmF0dXJl";

@@ -14,10 +14,8 @@ use super::{DecideError, Exit};
 use crate::authorize::engine::Snapshot;
 use crate::authorize::ids::{Realm, Topic, TrustDomain, UnixMillis, WorkloadId};
 use crate::authorize::jose::{Algorithm, KeySet, KeyUse};
-use crate::authorize::limits::DEFAULT_RECEIPT_LIFE_S;
 use crate::authorize::policy::{Bundle, Entities, Offer, SourceFile};
-use crate::authorize::request::Mapping;
-use crate::authorize::route::{Gate, Partitioner, Party, ReplayRule, Route, TokenExpiry};
+use crate::authorize::route::{Gate, Party, Route, TokenExpiry};
 use crate::authorize::trust::{Domain, Trust};
 use crate::cli::issue;
 use crate::config::Problem;
@@ -199,35 +197,27 @@ fn route(
         return Err(wrong(format!("a route requires `{unknown}`, which is not known")));
     }
     Ok(Route {
-        name: "vectors".to_owned(),
-        from: vec![topic(&written.topic)?],
-        to: topic("vectors.authorized")?,
-        denied: topic("vectors.denied")?,
-        audit: topic("vectors.audit")?,
         require_transaction: written.require.contains("transaction"),
         require_countersignature: written.require.contains("countersignature"),
-        unproven: None,
         token_expiry: match written.token_expiry.as_str() {
             "accepted" => TokenExpiry::Accepted,
             "now" => TokenExpiry::Now,
             other => return Err(wrong(format!("a route has the `token_expiry` `{other}`"))),
         },
-        trust_create_time: false,
         skew_s,
         proof_life_s,
         max_queue_time_s,
-        receipt_life_s: DEFAULT_RECEIPT_LIFE_S,
-        continues_from: None,
-        replay: ReplayRule::Partition,
-        partitioner: Partitioner::Murmur2,
         principal: match written.principal.as_str() {
             "sender" => Party::Sender,
             "subject" => Party::Subject,
             other => return Err(wrong(format!("a route has the `principal` `{other}`"))),
         },
-        parties: Vec::new(),
-        mapping: Mapping::default(),
-        compatibility: None,
-        mask: Vec::new(),
+        ..Route::new(
+            "vectors",
+            vec![topic(&written.topic)?],
+            topic("vectors.authorized")?,
+            topic("vectors.denied")?,
+            topic("vectors.audit")?,
+        )
     })
 }
