@@ -39,7 +39,7 @@ pub struct SourceTopic {
     pub max_queue_time: Duration,
     /// Whether the route takes a producer's own timestamp for the moment of acceptance.
     pub trust_create_time: bool,
-    /// Where its outcomes and audit records go.
+    /// Where its outcomes and audit records go: the destination first.
     pub targets: Vec<Topic>,
 }
 
@@ -258,9 +258,12 @@ impl Look {
             let command = self.create(&source.topic, None, &["message.timestamp.type=LogAppendTime"]);
             self.problem(TopicProblem::Missing { topic: source.topic.clone(), command });
         }
-        for target in &source.targets {
+        for (place, target) in source.targets.iter().enumerate() {
             if self.see(target)?.is_none() {
-                let command = self.create(target, count, &[]);
+                // Workers then judge a countersignature when the broker took the record, however long it waited.
+                let settings: &[&str] =
+                    if place == 0 { &["message.timestamp.type=LogAppendTime"] } else { &[] };
+                let command = self.create(target, count, settings);
                 self.problem(TopicProblem::Missing { topic: target.clone(), command });
             }
         }

@@ -6,5 +6,6 @@ mod support;
 
 mod assignment;
 mod broker_truth;
+mod first_route;
 mod harness;
 mod lanes;
