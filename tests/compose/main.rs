@@ -144,7 +144,7 @@ fn the_gate_is_scraped_and_exports_where_it_listens_and_the_collector_is() {
 
     let collector = yaml("deploy/collector.yaml");
     let listens = collector["receivers"]["otlp"]["protocols"]["http"]["endpoint"].as_str().unwrap();
-    let otlp = gate["telemetry"]["otlp"].as_str().unwrap();
+    let otlp = gate["telemetry"]["otlp_endpoint"].as_str().unwrap();
     assert_eq!(otlp, format!("http://collector:{}", listens.rsplit_once(':').unwrap().1));
     countersign::telemetry::OtlpEndpoint::parse(otlp).unwrap();
 
@@ -166,6 +166,43 @@ fn the_topics_of_the_route_are_made() {
         .map(|topic| topic.as_str().unwrap())
         .collect();
     assert_eq!(made, named);
+}
+
+/// The commands of `deploy/README.md` make every file that the gate's configuration names, and nothing else is missing.
+#[test]
+fn the_gate_can_start_after_the_commands_of_its_page() {
+    let folder = tempfile::tempdir().unwrap();
+    for path in ["countersign.toml", "policies/payments.cedar", "policies/schema.cedarschema"] {
+        let to = folder.path().join("deploy/gate").join(path);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::write(to, text(&format!("deploy/gate/{path}"))).unwrap();
+    }
+    let run = |commands: &str| {
+        let bin = Path::new(env!("CARGO_BIN_EXE_countersign")).parent().unwrap();
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+        let mut shell = std::process::Command::new("sh");
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("COUNTERSIGN_") {
+                shell.env_remove(name);
+            }
+        }
+        let output =
+            shell.args(["-ec", commands]).current_dir(folder.path()).env("PATH", path).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{commands}: {said}{}", String::from_utf8_lossy(&output.stderr));
+        said
+    };
+    let page = text("deploy/README.md");
+    let commands: Vec<&str> =
+        page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(commands.len(), 2);
+    // The first block makes keys and checks; the second makes a sender whom the policies know, and its tokens.
+    assert!(run(commands[0]).ends_with("all is well\n"));
+    run(commands[1].split("countersign produce").next().unwrap());
+    for token in ["invoices.wit", "alice.txn"] {
+        assert!(run(&format!("countersign token show deploy/gate/keys/{token}")).contains("good until"));
+    }
+    assert!(text("deploy/gate/policies/payments.cedar").contains("spiffe://example.org/agent/invoices"));
 }
 
 #[test]
