@@ -1,27 +1,32 @@
 //! The seam over rdkafka: one consumer, one producer, and readers made when a partition is gained. Limits: it classifies
 //! what goes wrong and leaves it to the lane what to do; `unsafe` stands in [`super::kafka_ffi`].
 
+mod callbacks;
+mod convert;
+mod fault;
 pub mod settings;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{BorrowedMessage, DeliveryResult, Message as _};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
-use rdkafka::types::RDKafkaRespErr;
 
+pub use self::convert::record;
+
+use self::callbacks::{Membership, Reports, pack, refused};
+use self::convert::{list_of, positions, read_committed, to_record};
+use self::fault::{classify, classify_told, fatal, fate, retriable, rewind};
 use self::settings::KafkaSettings;
-use super::kafka_ffi::{self, TransactionError};
+use super::kafka_ffi::{self};
 use super::log::{
     Cause, Committed, Event, Log, LogError, Mark, ProducerFate, Receipts, Refusal, Tag, TopicPartition,
 };
-use crate::authorize::ids::{Coordinates, InvalidName, Offset, Partition, Position, Topic, UnixMillis};
-use crate::authorize::record::{Header, Record, TimestampType};
+use crate::authorize::ids::{Position, Topic};
+use crate::authorize::record::Record;
 use crate::config::Delivery;
 use crate::wire::outgoing::Outgoing;
 
@@ -486,302 +491,5 @@ impl Log for KafkaLog {
 
     fn has_left(&self) -> bool {
         !kafka_ffi::is_member(self.consumer.client())
-    }
-}
-
-/// The consumer's side of the callback: it gives partitions up and takes them, and leaves word for the lane.
-#[derive(Default)]
-struct Membership {
-    events: Mutex<VecDeque<Event>>,
-}
-
-impl Membership {
-    fn next(&self) -> Option<Event> {
-        lock(&self.events).pop_front()
-    }
-    fn push_front(&self, event: Event) {
-        lock(&self.events).push_front(event);
-    }
-}
-
-impl ClientContext for Membership {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
-        log_line(level, fac, message);
-    }
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka client");
-    }
-}
-
-impl ConsumerContext for Membership {
-    /// Runs on the lane's thread, inside `poll`. INVARIANT: the lane has nothing to commit then (see [`Log`]), so a
-    /// partition can be given up at once; the lane drops what it had read of it when it takes the event, before anything else.
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let partitions = partitions_of(list);
-        if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            // They start paused, so nothing comes before the lane has restored their state and seeks. A record that slips
-            // through is of a partition that is not ready, and the lane drops it.
-            // INVARIANT: at a number, never at `End` or `Beginning`. Those the client looks up; an answer that the pause or
-            // the seek has made outdated it asks for again half a second later, and the second answer moves the reading
-            // there, past all that lies between (librdkafka 2.12, `rd_kafka_toppar_offset_retry`).
-            let started = list
-                .set_all_offsets(KafkaOffset::Offset(0))
-                .and_then(|()| consumer.incremental_assign(list))
-                .and_then(|()| if partitions.is_empty() { Ok(()) } else { consumer.pause(list) });
-            if let Err(error) = started {
-                tracing::error!(%error, "partitions could not be taken");
-            }
-            // None at all is news too: the lane has joined.
-            lock(&self.events).push_back(Event::Assigned(partitions));
-        } else {
-            let lost = consumer.assignment_lost();
-            if let Err(error) = consumer.incremental_unassign(list) {
-                tracing::error!(%error, "partitions could not be given up");
-            }
-            if !partitions.is_empty() {
-                let event = if lost { Event::Lost(partitions) } else { Event::Revoked(partitions) };
-                lock(&self.events).push_back(event);
-            }
-        }
-    }
-}
-
-/// What delivery reports said, kept until the lane asks.
-#[derive(Default)]
-struct Reports(Mutex<Reported>);
-
-#[derive(Default)]
-struct Reported {
-    failed: Vec<(Tag, Code)>,
-    offsets: Vec<(usize, Offset)>,
-}
-
-impl Reports {
-    fn lock(&self) -> MutexGuard<'_, Reported> {
-        lock(&self.0)
-    }
-}
-
-impl ClientContext for Reports {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
-        log_line(level, fac, message);
-    }
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka client");
-    }
-}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = usize;
-    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        match (result, unpack(opaque)) {
-            (Ok(message), Tag::Replay(index)) => {
-                self.lock().offsets.push((index, Offset(message.offset())));
-            }
-            (Ok(_), _) => {}
-            (Err((error, _)), tag) => {
-                self.lock().failed.push((tag, error.rdkafka_error_code().unwrap_or(Code::Unknown)));
-            }
-        }
-    }
-}
-
-/// Which of the failed records the broker will never take. The broker names the culprits of a batch (KIP-467) by
-/// marking the innocent with a code of their own; without that, all records of a batch carry the code, and which of
-/// them it is must be found out.
-fn refused(failed: &[(Tag, Code)]) -> Vec<Refusal> {
-    let suspects: Vec<&(Tag, Code)> = failed
-        .iter()
-        .filter(|(_, code)| {
-            matches!(
-                code,
-                Code::MessageSizeTooLarge
-                    | Code::MessageBatchTooLarge
-                    | Code::InvalidTimestamp
-                    | Code::InvalidRecord
-            )
-        })
-        .collect();
-    let named = failed.iter().any(|(_, code)| *code == Code::InvalidDifferentRecord);
-    let certain = suspects.len() == 1 || named;
-    suspects.iter().map(|(tag, code)| Refusal { tag: *tag, why: code.to_string(), certain }).collect()
-}
-
-fn pack(tag: Tag) -> usize {
-    match tag {
-        Tag::Outcome(index) => index << 2,
-        Tag::Audit(index) => (index << 2) | 1,
-        Tag::Replay(index) => (index << 2) | 2,
-    }
-}
-
-fn unpack(opaque: usize) -> Tag {
-    let index = opaque >> 2;
-    match opaque & 3 {
-        0 => Tag::Outcome(index),
-        1 => Tag::Audit(index),
-        _ => Tag::Replay(index),
-    }
-}
-
-/// A record as rdkafka hands it out, for whoever reads topics without a lane. Unlike rdkafka's own reader of headers it
-/// does not panic on a name that is not UTF-8.
-///
-/// # Errors
-/// The topic's name is not legal, which no broker allows.
-pub fn record(message: &BorrowedMessage<'_>) -> Result<Record, InvalidName> {
-    Ok(to_record(message, Topic::parse(message.topic())?))
-}
-
-/// The record, its bytes copied once into one piece that all of its parts share.
-fn to_record(message: &BorrowedMessage<'_>, topic: Topic) -> Record {
-    let headers = kafka_ffi::headers(message);
-    let (key, value) = (message.key(), message.payload());
-    let length = key.map_or(0, <[u8]>::len)
-        + value.map_or(0, <[u8]>::len)
-        + headers.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum::<usize>();
-    let mut piece = bytes::BytesMut::with_capacity(length);
-    let mut take = |part: &[u8]| {
-        piece.extend_from_slice(part);
-        piece.split().freeze()
-    };
-    let (timestamp, timestamp_type) = match message.timestamp() {
-        rdkafka::Timestamp::NotAvailable => (None, TimestampType::NotAvailable),
-        rdkafka::Timestamp::CreateTime(at) => (Some(UnixMillis(at)), TimestampType::CreateTime),
-        rdkafka::Timestamp::LogAppendTime(at) => (Some(UnixMillis(at)), TimestampType::LogAppendTime),
-    };
-    Record {
-        source: Coordinates {
-            topic,
-            partition: Partition(message.partition()),
-            offset: Offset(message.offset()),
-        },
-        timestamp,
-        timestamp_type,
-        key: key.map(&mut take),
-        value: value.map(&mut take),
-        headers: headers
-            .into_iter()
-            .map(|(name, value)| Header { name: take(name), value: value.map(&mut take) })
-            .collect(),
-    }
-}
-
-fn list_of(partitions: &[TopicPartition]) -> TopicPartitionList {
-    let mut list = TopicPartitionList::with_capacity(partitions.len());
-    for of in partitions {
-        list.add_partition(of.topic.as_str(), of.partition.0);
-    }
-    list
-}
-
-fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
-    list.elements()
-        .iter()
-        .filter_map(|element| {
-            let topic = Topic::parse(element.topic()).ok()?;
-            Some(TopicPartition { topic, partition: Partition(element.partition()) })
-        })
-        .collect()
-}
-
-fn positions(marks: &[Mark]) -> Result<TopicPartitionList, LogError> {
-    let mut list = TopicPartitionList::with_capacity(marks.len());
-    for mark in marks {
-        let mut element = list.add_partition(mark.of.topic.as_str(), mark.of.partition.0);
-        element
-            .set_offset(KafkaOffset::Offset(mark.position.0))
-            .map_err(|error| fatal("send positions", &error))?;
-        element.set_metadata(&mark.metadata);
-    }
-    Ok(list)
-}
-
-fn read_committed(
-    list: &TopicPartitionList,
-    asked: &[TopicPartition],
-) -> Result<BTreeMap<TopicPartition, Committed>, LogError> {
-    const CALL: &str = "read committed positions";
-    let metadata = kafka_ffi::metadata(list);
-    let mut found: BTreeMap<TopicPartition, Committed> =
-        asked.iter().map(|of| (of.clone(), Committed::Missing)).collect();
-    for (element, metadata) in list.elements().iter().zip(metadata) {
-        match element.error() {
-            Ok(()) => {}
-            Err(KafkaError::OffsetFetch(Code::UnstableOffsetCommit)) => {
-                set(&mut found, element.topic(), element.partition(), Committed::Unsettled);
-                continue;
-            }
-            Err(error) => return Err(retriable(CALL, &error)),
-        }
-        if let KafkaOffset::Offset(at) = element.offset() {
-            // Metadata that is no text is nobody's; it counts as none.
-            let metadata = String::from_utf8(metadata).unwrap_or_default();
-            let committed = Committed::At(Position(at), metadata);
-            set(&mut found, element.topic(), element.partition(), committed);
-        }
-    }
-    Ok(found)
-}
-
-fn set(found: &mut BTreeMap<TopicPartition, Committed>, topic: &str, partition: i32, committed: Committed) {
-    let place = found
-        .iter_mut()
-        .find(|(of, _)| of.topic.as_str() == topic && of.partition.0 == partition)
-        .map(|(_, place)| place);
-    if let Some(place) = place {
-        *place = committed;
-    }
-}
-
-fn fate(code: Code) -> ProducerFate {
-    match code {
-        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => ProducerFate::Fenced,
-        _ => ProducerFate::Unclear,
-    }
-}
-
-fn classify(call: &'static str, error: &KafkaError) -> LogError {
-    match error {
-        KafkaError::Transaction(told) => classify_told(call, &TransactionError::from(told)),
-        _ => rewind(call, &error.to_string(), ProducerFate::Unclear),
-    }
-}
-
-/// INVARIANT: whatever is not known to leave a usable producer behind, a time-out above all, costs the producer.
-fn classify_told(call: &'static str, told: &TransactionError) -> LogError {
-    let producer = match told {
-        TransactionError { fatal: true, code, .. } => fate(*code),
-        TransactionError { must_abort: true, .. } => ProducerFate::Usable,
-        _ => ProducerFate::Unclear,
-    };
-    rewind(call, &told.text, producer)
-}
-
-fn rewind(call: &'static str, detail: &str, producer: ProducerFate) -> LogError {
-    LogError::AbortAndRewind { cause: Cause { call, detail: detail.to_owned() }, producer }
-}
-
-fn retriable(call: &'static str, error: &KafkaError) -> LogError {
-    LogError::Retriable(Cause { call, detail: error.to_string() })
-}
-
-fn fatal(call: &'static str, error: &KafkaError) -> LogError {
-    LogError::Fatal(Cause { call, detail: error.to_string() })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is inside is replaced whole, never half: a panic elsewhere leaves it usable.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn log_line(level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
-    use rdkafka::config::RDKafkaLogLevel as Level;
-    match level {
-        Level::Emerg | Level::Alert | Level::Critical | Level::Error => {
-            tracing::warn!(target: "librdkafka", fac, "{message}");
-        }
-        Level::Warning | Level::Notice => tracing::info!(target: "librdkafka", fac, "{message}"),
-        Level::Info | Level::Debug => tracing::debug!(target: "librdkafka", fac, "{message}"),
     }
 }
