@@ -60,6 +60,12 @@ impl Watched {
     fn has_ended(&mut self) -> bool {
         !matches!(self.0.try_wait(), Ok(None))
     }
+
+    /// The program's exit code once it has ended; 128 and the signal's number where a signal ended it.
+    pub fn ended(&mut self) -> Option<i32> {
+        let status = self.0.try_wait().expect("a process of our own")?;
+        Some(status.code().unwrap_or(-1))
+    }
 }
 
 impl Drop for Watched {

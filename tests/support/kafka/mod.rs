@@ -16,7 +16,7 @@ use std::io::Write as _;
 use std::sync::OnceLock;
 
 pub use launch::Watched;
-pub use topics::{Committed, NewRecord, Record};
+pub use topics::{Committed, NewRecord, Record, Writer};
 
 /// The environment variable with the bootstrap address of a broker to use instead of starting one.
 const ADDRESS_VARIABLE: &str = "COUNTERSIGN_TEST_KAFKA";

@@ -2,10 +2,10 @@
 //! waits with a bound and fails the test when it runs out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -81,37 +81,42 @@ impl Broker {
         for (setting, value) in settings {
             topic = topic.set(setting, value);
         }
-        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
-        let results = runtime.block_on(admin.create_topics([&topic], &options)).expect("the broker answers");
+        let results = wait(self.admin().create_topics([&topic], &options)).expect("the broker answers");
         for result in results {
             result.unwrap_or_else(|(topic, error)| panic!("topic `{topic}` was not made: {error}"));
         }
         name
     }
 
+    /// Gives a topic that setting, and the broker's own of all others.
+    pub fn alter_topic(&self, topic: &str, setting: &str, value: &str) {
+        let altered = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(setting, value);
+        let options = AdminOptions::new().request_timeout(Some(PATIENCE));
+        let results = wait(self.admin().alter_configs([&altered], &options)).expect("the broker answers");
+        for result in results {
+            result.unwrap_or_else(|(_, error)| panic!("`{setting}` of `{topic}` was not set: {error}"));
+        }
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().expect("an admin client")
+    }
+
     /// Writes records, waits until the broker has them all, and tells each one's partition and offset.
     pub fn produce(&self, topic: &str, records: &[NewRecord]) -> Vec<(i32, i64)> {
-        let receipts = Receipts(Mutex::new(vec![None; records.len()]));
-        let producer: BaseProducer<Receipts> = self
+        self.writer().write(topic, records)
+    }
+
+    /// A producer to keep: making one costs more than many records.
+    pub fn writer(&self) -> Writer {
+        let producer = self
             .client()
             .set("linger.ms", "5")
             .set("acks", "all")
             .set("enable.idempotence", "true")
-            .create_with_context(receipts)
-            .expect("a producer");
-        for (index, record) in records.iter().enumerate() {
-            let mut outgoing = record.to_outgoing(topic, index);
-            while let Err((error, refused)) = producer.send(outgoing) {
-                assert_eq!(error, KafkaError::MessageProduction(QueueFull), "record {index} cannot be sent");
-                producer.poll(Duration::from_millis(1));
-                outgoing = refused;
-            }
-        }
-        drain(&producer);
-        let receipts = producer.context().0.lock().expect("no receipt panicked");
-        receipts.iter().map(|receipt| receipt.expect("every record has its receipt")).collect()
+            .create_with_context(Receipts::default());
+        Writer(producer.expect("a producer"))
     }
 
     /// All committed records of a topic, by partition and offset; first waits until no transaction on it is open.
@@ -121,6 +126,13 @@ impl Broker {
         let settled = |partition| high_end(&stable, topic, partition) == high_end(&all, topic, partition);
         wait_until("a transaction stays open", || (0..partitions).all(settled));
         read(&stable, topic, partitions)
+    }
+
+    /// Whether no transaction on the topic is open.
+    pub fn is_settled(&self, topic: &str) -> bool {
+        let (stable, all) = (self.reader("read_committed"), self.reader("read_uncommitted"));
+        let ends = |reader, partition| high_end(reader, topic, partition);
+        (0..partitions_of(&stable, topic)).all(|partition| ends(&stable, partition) == ends(&all, partition))
     }
 
     /// The records of a topic that a reader of committed records sees now, open transactions or not.
@@ -171,6 +183,11 @@ impl Broker {
             .create()
             .expect("a consumer")
     }
+}
+
+fn wait<F: Future>(answer: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(answer)
 }
 
 /// Calls the producer until nothing is in flight. (`flush` takes 100 ms at least, whatever the broker does.)
@@ -265,7 +282,32 @@ impl From<&BorrowedMessage<'_>> for Record {
     }
 }
 
+/// A producer.
+pub struct Writer(BaseProducer<Receipts>);
+
+impl Writer {
+    /// Writes records, waits until the broker has them all, and tells each one's partition and offset.
+    pub fn write(&self, topic: &str, records: &[NewRecord]) -> Vec<(i32, i64)> {
+        *self.receipts() = vec![None; records.len()];
+        for (index, record) in records.iter().enumerate() {
+            let mut outgoing = record.to_outgoing(topic, index);
+            while let Err((error, refused)) = self.0.send(outgoing) {
+                assert_eq!(error, KafkaError::MessageProduction(QueueFull), "record {index} cannot be sent");
+                self.0.poll(Duration::from_millis(1));
+                outgoing = refused;
+            }
+        }
+        drain(&self.0);
+        self.receipts().iter().map(|receipt| receipt.expect("every record has its receipt")).collect()
+    }
+
+    fn receipts(&self) -> MutexGuard<'_, Vec<Option<(i32, i64)>>> {
+        self.0.context().0.lock().expect("no receipt panicked")
+    }
+}
+
 /// Where the broker put each record, by the record's index.
+#[derive(Default)]
 struct Receipts(Mutex<Vec<Option<(i32, i64)>>>);
 
 impl ClientContext for Receipts {}
