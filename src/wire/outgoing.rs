@@ -132,11 +132,12 @@ fn dead_letter(
     counts: PartitionCounts,
 ) -> Outgoing {
     let bare = matches!(delivery, Delivery::Bare(_));
-    let mut headers = if bare { Vec::new() } else { kept(record) };
-    headers.extend(reason_headers(record, &about));
+    let mut written = reason_headers(record, &about);
     if let Some(set) = route.compatibility {
-        headers.extend(compatible(set, record, &about));
+        written.extend(compatible(set, record, &about));
     }
+    let mut headers = if bare { Vec::new() } else { kept(record, &written) };
+    headers.extend(written);
     let (key, value) = if bare {
         let digest = |bytes: &Option<Bytes>| bytes.as_ref().map(|b| Bytes::from(sha256(&[b]).to_string()));
         for (name, bytes) in [("original-key-sha256", &record.key), ("original-value-sha256", &record.value)]
@@ -158,42 +159,33 @@ fn dead_letter(
     }
 }
 
-/// The record's own headers, credentials redacted, without names that a dead letter writes itself: whoever reads a
-/// dead letter may believe those.
-fn kept(record: &Record) -> Vec<Header> {
-    let mut headers = Vec::with_capacity(record.headers.len() + 16);
+/// The digests of a bare dead letter's key and value.
+const BARE_DIGESTS: [&str; 2] = ["original-key-sha256", "original-value-sha256"];
+
+/// The record's own headers, credentials redacted, without those, in any ASCII case, of a name that a dead letter writes
+/// itself: whoever reads one may believe those. Everything else stays, for whoever puts the record back.
+fn kept(record: &Record, written: &[Header]) -> Vec<Header> {
+    let mut headers = Vec::with_capacity(record.headers.len() + written.len() + 8);
     for header in &record.headers {
-        match token_header(&header.name) {
-            Some(name) => headers.extend(redact(name, header.value.as_ref())),
-            None if is_written_on_denial(&header.name) => {}
+        let name = &header.name;
+        match token_header(name) {
+            Some(kept) => headers.extend(redact(kept, header.value.as_ref())),
+            None if is_redaction(name) => {}
+            None if BARE_DIGESTS.iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes())) => {}
+            None if written.iter().any(|own| name.eq_ignore_ascii_case(&own.name)) => {}
             None => headers.push(header.clone()),
         }
     }
     headers
 }
 
-const COMPATIBLE_PREFIXES: [&str; 3] = ["__connect.errors.", "__streams.errors.", "kafka_dlt-"];
-const OTHERS_ON_DENIAL: [&str; 2] = ["decision-id", "redrive-count"];
-
-fn is_written_on_denial(name: &[u8]) -> bool {
-    let begins = |prefix: &str| {
-        name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
-    };
-    let token = |suffix: &str| {
+/// Whether a name is that of a redacted token or of its hash.
+fn is_redaction(name: &[u8]) -> bool {
+    ["-redacted", "-sha256"].iter().any(|suffix| {
         name.len().checked_sub(suffix.len()).and_then(|at| name.split_at_checked(at)).is_some_and(
             |(stem, end)| end.eq_ignore_ascii_case(suffix.as_bytes()) && token_header(stem).is_some(),
         )
-    };
-    begins("denied-")
-        || begins("original-")
-        || is_any(name, &OTHERS_ON_DENIAL)
-        || token("-redacted")
-        || token("-sha256")
-        || COMPATIBLE_PREFIXES.iter().any(|prefix| begins(prefix))
-}
-
-fn is_any(name: &[u8], names: &[&str]) -> bool {
-    names.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+    })
 }
 
 fn reason_headers(record: &Record, about: &About<'_>) -> Vec<Header> {
@@ -306,9 +298,13 @@ mod tests {
             Header::new("Denied-Reason", "a lie"),
             Header::new("original-offset", "1"),
             Header::new("TXN-token-Redacted", "a lie"),
+            Header::new("Original-Value-SHA256", "a lie"),
             Header::new("kafka_dlt-original-topic", "a lie"),
+            Header::new("original-filename", "kept"),
         ]);
-        let out = denied(&record, &plain(), COUNTS, Delivery::Open).outcome;
+        let route = Route { compatibility: Some(Compatibility::Spring), ..plain() };
+        let out = denied(&record, &route, COUNTS, Delivery::Open).outcome;
+        assert_eq!(text(&out, "original-filename"), ["kept"]);
         assert_eq!((out.key.clone(), out.value.clone()), (record.key.clone(), record.value.clone()));
         assert_eq!(text(&out, "denied-reason"), ["forbidden"]);
         assert_eq!(text(&out, "denied-policies"), ["frozen"]);
