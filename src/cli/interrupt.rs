@@ -19,7 +19,8 @@ impl Flag {
     }
 }
 
-/// A flag that Ctrl-C and SIGTERM set, instead of killing the program.
+/// A flag that Ctrl-C and SIGTERM set, instead of killing the program. Whoever asks a second time does not want to wait:
+/// that ends the program at once.
 ///
 /// # Errors
 /// The signals cannot be taken.
@@ -33,12 +34,16 @@ pub fn flag() -> io::Result<Flag> {
     let set = flag.clone();
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if set.0.swap(true, Ordering::AcqRel) {
+                    std::process::exit(1);
+                }
             }
         });
-        set.0.store(true, Ordering::Release);
     })?;
     Ok(flag)
 }

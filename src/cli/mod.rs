@@ -5,6 +5,7 @@ pub mod check;
 pub mod clock;
 pub mod cluster;
 pub mod decide;
+pub mod demo;
 pub mod files;
 pub mod gate;
 pub mod interrupt;
@@ -26,6 +27,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub use output::Output;
 
 use cluster::ClusterError;
+use demo::DemoError;
 use produce::ProduceError;
 use tail::TailError;
 
@@ -48,6 +50,7 @@ enum Command {
     /// Verify configuration, keys, policies and schema; with --online the topics too
     Check(check::Check),
     Decide(decide::Decide),
+    Demo(demo::Demo),
     Keys(keys::Keys),
     Produce(produce::Produce),
     /// Run a gate until it is told to end
@@ -124,6 +127,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
         Command::Decide(decide) => match decide.run(&mut out) {
             Err(decide::DecideError::Problems(problems)) => out.end_with_problems(&problems),
+            ended => out.end(ended),
+        },
+        Command::Demo(demo) => match demo.run(&mut out) {
+            Err(DemoError::Config(problems)) => out.end_with_problems(&problems),
             ended => out.end(ended),
         },
         Command::Run(run) => {

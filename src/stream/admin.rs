@@ -223,6 +223,8 @@ pub fn inspect(
         tool: format!("kafka-topics.sh --bootstrap-server {bootstrap}"),
         configs: format!("kafka-configs.sh --bootstrap-server {bootstrap} --alter --entity-type topics"),
         settings: BTreeMap::new(),
+        patience: patience(properties),
+        silent: None,
         report: TopicsReport::default(),
     };
     for source in sources {
@@ -237,7 +239,17 @@ struct Look {
     tool: String,
     configs: String,
     settings: BTreeMap<Topic, BTreeMap<String, String>>,
+    /// How long one question about settings may take.
+    patience: Duration,
+    /// Why settings were not told, once a question about them has had no answer: the next ones would have none either.
+    silent: Option<String>,
     report: TopicsReport,
+}
+
+/// As long as any request may take, where a person says so and it is less.
+fn patience(properties: &KafkaProperties) -> Duration {
+    let said = properties.get("socket.timeout.ms").and_then(|text| text.parse().ok());
+    said.map_or(PATIENCE, |ms| PATIENCE.min(Duration::from_millis(ms)))
 }
 
 impl Look {
@@ -364,13 +376,18 @@ impl Look {
         Ok(Some(partitions))
     }
 
-    fn describe(&self, topic: &Topic) -> Result<BTreeMap<String, String>, String> {
-        let options = AdminOptions::new().request_timeout(Some(PATIENCE));
+    fn describe(&mut self, topic: &Topic) -> Result<BTreeMap<String, String>, String> {
+        if let Some(why) = &self.silent {
+            return Err(why.clone());
+        }
+        let options = AdminOptions::new().request_timeout(Some(self.patience));
         let asked = [ResourceSpecifier::Topic(topic.as_str())];
-        let answered = self
-            .runtime
-            .block_on(self.admin.describe_configs(&asked, &options))
-            .map_err(|error| error.to_string())?;
+        let answered =
+            self.runtime.block_on(self.admin.describe_configs(&asked, &options)).map_err(|error| {
+                let why = error.to_string();
+                self.silent = Some(why.clone());
+                why
+            })?;
         let named = OwnedResourceSpecifier::Topic(topic.to_string());
         for resource in answered {
             let ConfigResource { specifier, entries } = resource.map_err(|code| code.to_string())?;
