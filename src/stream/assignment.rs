@@ -1,5 +1,5 @@
 //! The partitions that a lane owns: what it has read, what it remembers, and how far each has come from being gained to
-//! being ready. Limits: no calls to the log; [`super::restore`] makes a partition ready, [`super::lane`] uses it.
+//! being ready. Limits: no calls to the log; `restore` makes a partition ready, [`super::lane`] uses it.
 
 use std::collections::VecDeque;
 use std::time::Duration;

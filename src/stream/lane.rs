@@ -1,6 +1,6 @@
 //! A lane: one thread with a member of the group, a transactional producer and a decider. It reads a batch, decides it,
 //! and commits outcomes, audit records, replay entries and positions in one transaction. Limits: how a gained partition
-//! is made ready stands in [`super::restore`]; what the log does, behind [`super::log`].
+//! is made ready stands in `restore`; what the log does, behind [`super::log`].
 
 mod recover;
 mod settings;

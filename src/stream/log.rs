@@ -1,6 +1,6 @@
 //! The seam between a lane and the log: reading, one transaction, positions, and reading state back. Limits: nothing
 //! here decides when to call what; [`super::lane`] does. One implementation speaks to Kafka ([`super::kafka`]), one
-//! keeps everything in memory ([`super::memory`]) and fails where a plan says so.
+//! keeps everything in memory (`memory`) and fails where a plan says so.
 
 use std::collections::BTreeMap;
 use std::fmt;

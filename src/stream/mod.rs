@@ -2,7 +2,7 @@
 //! first. Limits: it decides nothing itself; only `kafka*` and `admin` name rdkafka.
 //!
 //! [`lane`] is the thread, [`log`] its seam to Kafka ([`kafka`]), [`decider`] its seam to the
-//! engine; [`assignment`] and [`restore`] are how a partition becomes ready, [`checkpoint`] what stands beside its
+//! engine; [`assignment`] and `restore` are how a partition becomes ready, [`checkpoint`] what stands beside its
 //! committed position.
 
 pub mod admin;
