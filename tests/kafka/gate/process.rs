@@ -26,7 +26,8 @@ pub struct GateProcess {
 }
 
 impl GateProcess {
-    pub(super) fn start(folder: &Path, instance: Option<&str>, log: PathBuf) -> Self {
+    /// Starts a gate with the `countersign.toml` of a folder; what it prints goes to `log`.
+    pub fn start(folder: &Path, instance: Option<&str>, log: PathBuf) -> Self {
         let own = log.with_extension("own");
         fs::create_dir(&own).expect("a folder");
         let (said, config) = (own.join("pid"), folder.join("countersign.toml"));
