@@ -40,7 +40,7 @@ pub fn flag() -> io::Result<Flag> {
                     _ = terminate.recv() => {}
                 }
                 if set.0.swap(true, Ordering::AcqRel) {
-                    std::process::exit(1);
+                    std::process::abort();
                 }
             }
         });
