@@ -86,6 +86,8 @@ impl Broker {
         for result in results {
             result.unwrap_or_else(|(topic, error)| panic!("topic `{topic}` was not made: {error}"));
         }
+        // The controller answers before the broker has heard of it.
+        partitions_of(&self.reader("read_committed"), &name);
         name
     }
 
