@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -25,6 +25,10 @@ use crate::wire::audit::{AuditCodec, AuditCodecError};
 
 /// Tokens that are kept once their signatures are verified, at most.
 const CACHED_TOKENS: usize = 100_000;
+
+/// How long a topic may be missing before a gate refuses to start: brokers learn of a topic that was just made one after
+/// the other.
+const SETTLING: Duration = Duration::from_secs(3);
 
 /// Why a gate did not start.
 #[derive(Debug, thiserror::Error)]
@@ -145,16 +149,26 @@ fn topics(
     give_up: &dyn Fn(&AdminError) -> bool,
 ) -> Result<Option<TopicsReport>, GateFailure> {
     let sources = admin::source_topics(&settings.routes);
+    let mut missing_since = None;
     let report = loop {
-        match admin::inspect(&settings.kafka, &sources, true) {
-            Ok(report) => break report,
+        let report = match admin::inspect(&settings.kafka, &sources, true) {
+            Ok(report) => report,
             Err(error) if give_up(&error) => return Ok(None),
-            Err(_) => std::thread::sleep(Duration::from_secs(1)),
+            Err(_) => {
+                std::thread::sleep(Duration::from_secs(1));
+                continue;
+            }
+        };
+        for (topic, partitions) in &report.made {
+            TopicCreated { topic, partitions: *partitions }.emit(telemetry);
         }
+        let missing = |problem: &TopicProblem| matches!(problem, TopicProblem::Missing { .. });
+        let is_young = missing_since.get_or_insert_with(Instant::now).elapsed() < SETTLING;
+        if !report.problems.iter().any(missing) || !is_young {
+            break report;
+        }
+        std::thread::sleep(Duration::from_millis(200));
     };
-    for (topic, partitions) in &report.made {
-        TopicCreated { topic, partitions: *partitions }.emit(telemetry);
-    }
     for warning in &report.warnings {
         TopicWarned { warning: &warning.to_string() }.emit(telemetry);
     }
