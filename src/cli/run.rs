@@ -1,14 +1,11 @@
 //! `run`: a gate as a process. It waits for a broker that is away, reloads keys and policies at SIGHUP, ends in good order
 //! at SIGTERM or SIGINT, and at once at a second one. Limits: what a gate is stands in `gate`.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-
 use super::gate::{GateFailure, RunningGate};
-use super::{ConfigFile, Exit, Format, Output, environment};
+use super::{ConfigFile, Exit, Format, Output, environment, interrupt};
 use crate::config::{Config, Loaded, LogFormat};
 use crate::control::Reload;
 use crate::stream::gate::GateError;
@@ -89,10 +86,17 @@ fn telemetry(config: &Config, format: Format) -> Result<Telemetry, RunError> {
 }
 
 fn serve(config: Config, telemetry: &Telemetry, out: &Output) -> Result<Exit, RunError> {
-    let signals = Signals::take()?;
+    let reload: Arc<OnceLock<Reload>> = Arc::default();
+    let on_hangup = Arc::clone(&reload);
+    let asked = interrupt::flag_and_hangups(move || {
+        // One that comes before the gate has started has nothing to look at again.
+        if let Some(reload) = on_hangup.get() {
+            reload.now();
+        }
+    })?;
     let started = RunningGate::start(config, telemetry, &|error| {
         BrokerAwaited { problem: &error.to_string() }.emit(telemetry);
-        signals.asked_to_end()
+        asked.is_set()
     });
     let gate = match started {
         Ok(Some(gate)) => gate,
@@ -103,66 +107,11 @@ fn serve(config: Config, telemetry: &Telemetry, out: &Output) -> Result<Exit, Ru
         }
         Err(failure) => return Err(failure.into()),
     };
-    signals.reload(gate.reload());
-    while !signals.asked_to_end() && !gate.failed() {
+    // Set once, here.
+    let _ = reload.set(gate.reload());
+    while !asked.is_set() && !gate.failed() {
         std::thread::sleep(LOOK);
     }
     let errors = gate.stop();
     if errors.is_empty() { Ok(Exit::Done) } else { Err(RunError::Lanes(errors)) }
-}
-
-/// The signals of the process, taken by a thread of their own for as long as it lives.
-struct Signals {
-    ends: Arc<AtomicUsize>,
-    reload: Arc<OnceLock<Reload>>,
-}
-
-impl Signals {
-    fn take() -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let signals = Self { ends: Arc::default(), reload: Arc::default() };
-        let (ends, reload) = (Arc::clone(&signals.ends), Arc::clone(&signals.reload));
-        let (mut hangup, mut interrupt, mut terminate) = {
-            let _inside = runtime.enter();
-            (
-                signal(SignalKind::hangup())?,
-                signal(SignalKind::interrupt())?,
-                signal(SignalKind::terminate())?,
-            )
-        };
-        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                loop {
-                    tokio::select! {
-                        _ = hangup.recv() => {
-                            if let Some(reload) = reload.get() {
-                                reload.now();
-                            }
-                        }
-                        _ = interrupt.recv() => end(&ends),
-                        _ = terminate.recv() => end(&ends),
-                    }
-                }
-            });
-        })?;
-        Ok(signals)
-    }
-
-    fn asked_to_end(&self) -> bool {
-        self.ends.load(Ordering::Acquire) > 0
-    }
-
-    /// From now on SIGHUP asks for another look at keys and policies.
-    fn reload(&self, reload: Reload) {
-        // Set once, where the gate starts.
-        let _ = self.reload.set(reload);
-    }
-}
-
-/// The first signal asks for an end in good order. Whoever sends a second does not want to wait: the broker aborts what
-/// is open, and nothing is lost.
-fn end(ends: &AtomicUsize) {
-    if ends.fetch_add(1, Ordering::AcqRel) > 0 {
-        std::process::abort();
-    }
 }

@@ -385,7 +385,14 @@ impl Look {
         let answered =
             self.runtime.block_on(self.admin.describe_configs(&asked, &options)).map_err(|error| {
                 let why = error.to_string();
-                self.silent = Some(why.clone());
+                // A broker that does not answer this question, as the embedded one, is not asked for every topic.
+                let code = error.rdkafka_error_code();
+                if matches!(
+                    code,
+                    Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut)
+                ) {
+                    self.silent = Some(why.clone());
+                }
                 why
             })?;
         let named = OwnedResourceSpecifier::Topic(topic.to_string());

@@ -18,7 +18,7 @@ use crate::authorize::route::Route;
 use crate::authorize::state::PartitionState;
 use crate::authorize::traceparent::TraceParent;
 use crate::telemetry::Telemetry;
-use crate::telemetry::events::{Decided, TokenCacheUsed};
+use crate::telemetry::events::{ClockAhead, Decided, TokenCacheUsed};
 use crate::wire::audit::AuditCodec;
 use crate::wire::outgoing::{Effects, PartitionCounts, effects};
 use crate::wire::replay;
@@ -53,6 +53,8 @@ struct Batch {
     now: UnixMillis,
     snapshot: Arc<Snapshot>,
     decided: Vec<Shown>,
+    /// A record from the future, and by how much, in milliseconds.
+    ahead: Option<(Coordinates, i64)>,
 }
 
 /// A decision that is not yet committed.
@@ -79,7 +81,7 @@ impl Decider for EngineDecider {
 
     fn open_batch(&mut self, now: UnixMillis) {
         let snapshot = self.work.snapshots.load_full();
-        self.batch = Some(Batch { now, snapshot, decided: Vec::new() });
+        self.batch = Some(Batch { now, snapshot, decided: Vec::new(), ahead: None });
     }
 
     fn decide(
@@ -100,6 +102,10 @@ impl Decider for EngineDecider {
         let source = counts.of(&record.source.topic);
         let moment = Moment { now: batch.now, id, snapshot: &batch.snapshot, source_partitions: source };
         let step = self.work.engine.handle(route, record, &moment, delivery.clone(), state);
+        let ahead_ms = step.audit.accepted.saturating_sub(batch.now.0);
+        if ahead_ms > i64::from(route.skew_s) * 1000 {
+            batch.ahead.get_or_insert_with(|| (record.source.clone(), ahead_ms));
+        }
         let denied = match &step.decision {
             Decision::Forward(_) => None,
             Decision::Deny(denial) => Some(denial.reason),
@@ -126,7 +132,11 @@ impl Decider for EngineDecider {
 
     fn committed(&mut self) {
         let telemetry = &self.work.telemetry;
-        for shown in self.batch.take().map(|batch| batch.decided).unwrap_or_default() {
+        let Some(batch) = self.batch.take() else { return };
+        if let Some((source, ahead_ms)) = &batch.ahead {
+            ClockAhead { source, ahead_ms: *ahead_ms }.emit(telemetry);
+        }
+        for shown in batch.decided {
             Decided {
                 route: &shown.route.name,
                 source: &shown.source,

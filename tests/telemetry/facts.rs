@@ -55,6 +55,7 @@ pub fn everything(telemetry: &Telemetry) {
     TopicCreated { topic: &Topic::parse("payments.commands.replay").unwrap(), partitions: 4 }.emit(telemetry);
     TopicWarned { warning: "topic `payments.commands` has the senders' own timestamps" }.emit(telemetry);
     BrokerAwaited { problem: "all brokers are down" }.emit(telemetry);
+    ClockAhead { source: &coordinates(10), ahead_ms: 90_000 }.emit(telemetry);
     decided(&coordinates(11), None, None).emit(telemetry);
     for reason in Reason::ALL {
         decided(&coordinates(12), None, Some(*reason)).emit(telemetry);

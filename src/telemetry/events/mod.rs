@@ -18,8 +18,8 @@ pub use lanes::{
     BrokerAway, LaneAssigned, LanePaused, LaneResumed, LaneRevoked, LaneStopped, PartitionRestored,
 };
 pub use records::{
-    AbortKind, BatchCommitted, Decided, PartitionProgress, ProducerReplaced, ReplaceCause, TokenCacheUsed,
-    TransactionAborted,
+    AbortKind, BatchCommitted, ClockAhead, Decided, PartitionProgress, ProducerReplaced, ReplaceCause,
+    TokenCacheUsed, TransactionAborted,
 };
 
 fn micros(duration: Duration) -> u64 {

@@ -11,6 +11,30 @@ use crate::authorize::ids::{Coordinates, DecisionId};
 use crate::authorize::traceparent::TraceParent;
 use crate::telemetry::{Telemetry, TopicPartition};
 
+/// A broker's clock is ahead of the gate's by more than the tolerance: what it takes is denied as `token_not_yet_valid`.
+/// Said once for each batch.
+#[derive(Debug)]
+pub struct ClockAhead<'a> {
+    /// A record that shows it.
+    pub source: &'a Coordinates,
+    /// By how much, in milliseconds.
+    pub ahead_ms: i64,
+}
+
+impl ClockAhead<'_> {
+    /// Logs it.
+    pub fn emit(&self, _telemetry: &Telemetry) {
+        tracing::error!(
+            name: "clock_ahead",
+            topic = self.source.topic.as_str(),
+            partition = self.source.partition.0,
+            offset = self.source.offset.0,
+            ahead_ms = self.ahead_ms,
+            "a broker's clock is ahead of the gate's; its records are denied"
+        );
+    }
+}
+
 /// One record was decided, and its transaction is committed.
 #[derive(Debug)]
 pub struct Decided<'a> {
