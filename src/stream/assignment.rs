@@ -65,6 +65,19 @@ pub enum Purpose {
     },
 }
 
+/// Who worked on a partition before, as long as it is not known that nothing is left open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Predecessors {
+    /// Their transactional ids.
+    pub writers: Vec<String>,
+    /// Up to where the audit partition is settled, and since when it has been no further.
+    pub stuck: Option<(Position, Duration)>,
+    /// When to look again.
+    pub next_look: Duration,
+    /// When to stop looking: by then the broker has ended it.
+    pub until: Duration,
+}
+
 /// A partition that a lane owns.
 #[derive(Debug)]
 pub struct Owned<S> {
@@ -78,6 +91,8 @@ pub struct Owned<S> {
     pub next: Position,
     /// When the lane gained it.
     pub gained: Duration,
+    /// Who may have left a transaction open.
+    pub predecessors: Option<Predecessors>,
     /// How long a proof is remembered, by moments of acceptance.
     proofs_live: Duration,
     /// The replay records within the window: their offsets, and the newest acceptance in each.
@@ -91,6 +106,7 @@ impl<S: Remembered> Owned<S> {
     pub fn gained(now: Duration, proofs_live: Duration) -> Self {
         Self {
             gained: now,
+            predecessors: None,
             proofs_live,
             stage: Stage::Locating(Locating::default()),
             state: S::fresh(proofs_live),

@@ -51,6 +51,7 @@ impl GateSettings {
                 let source = Source {
                     route: route.name.clone(),
                     replay: replay.clone(),
+                    audit: route.audit.clone(),
                     start: *start,
                     window: window(route),
                 };

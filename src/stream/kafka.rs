@@ -44,6 +44,8 @@ pub struct KafkaLog {
     held: Option<Record>,
     open: Option<Open>,
     back: Option<BaseConsumer>,
+    /// Sees what is not committed; of use only to find out what a dead lane has left open.
+    raw: Option<BaseConsumer>,
     refusals: Vec<Refusal>,
     topics: BTreeMap<String, Topic>,
     subscribed: bool,
@@ -70,6 +72,7 @@ impl KafkaLog {
             held: None,
             open: None,
             back: None,
+            raw: None,
             refusals: Vec::new(),
             topics,
             subscribed: false,
@@ -224,9 +227,18 @@ impl Log for KafkaLog {
 
     fn resume_at(&mut self, partition: &TopicPartition, position: Position) -> Result<(), LogError> {
         // A seek makes whatever was fetched before it outdated, so no record of the old place can come any more.
-        self.consumer
-            .seek(partition.topic.as_str(), partition.partition.0, KafkaOffset::Offset(position.0), PATIENCE)
-            .map_err(|error| retriable("seek", &error))?;
+        let at = KafkaOffset::Offset(position.0);
+        let sought = self.consumer.seek(partition.topic.as_str(), partition.partition.0, at, PATIENCE);
+        if sought.is_err() {
+            // A partition whose position was out of range is not fetched any more and takes no seek: it is given up and
+            // taken anew.
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(partition.topic.as_str(), partition.partition.0, at)
+                .map_err(|error| fatal("seek", &error))?;
+            // An earlier try may have got this far.
+            let _ = self.consumer.incremental_unassign(&list);
+            self.consumer.incremental_assign(&list).map_err(|error| retriable("seek", &error))?;
+        }
         self.consumer
             .resume(&list_of(std::slice::from_ref(partition)))
             .map_err(|error| retriable("resume", &error))
@@ -419,6 +431,28 @@ impl Log for KafkaLog {
             .fetch_watermarks(of.topic.as_str(), of.partition.0, PATIENCE)
             .map(|(low, high)| (Position(low), Position(high)))
             .map_err(|error| retriable("read bounds", &error))
+    }
+
+    fn ends(&mut self, of: &TopicPartition) -> Result<(Position, Position), LogError> {
+        const CALL: &str = "read ends";
+        let raw = match self.raw.take() {
+            Some(raw) => raw,
+            None => self
+                .settings
+                .outsider("read_uncommitted")
+                .create()
+                .map_err(|error| fatal("create reader", &error))?,
+        };
+        // The end first: what is settled by the time of the second answer was settled up to that end.
+        let end = raw.fetch_watermarks(of.topic.as_str(), of.partition.0, PATIENCE);
+        self.raw = Some(raw);
+        let (_, end) = end.map_err(|error| retriable(CALL, &error))?;
+        let (_, stable) = self.bounds(of)?;
+        Ok((stable, Position(end)))
+    }
+
+    fn rest(&mut self) {
+        self.raw = None;
     }
 
     fn read_back(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {

@@ -129,6 +129,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         self.renew()?;
         self.decide_batch()?;
         self.restore()?;
+        self.end_orphans()?;
         self.keep_house()?;
         if !self.redo
             && self.owned.values().all(|owned| matches!(owned.stage, Stage::Ready | Stage::Refused(_)))

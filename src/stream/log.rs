@@ -192,6 +192,10 @@ pub trait Log {
     fn fence(&mut self, writer: &str) -> Result<(), LogError>;
     /// The first offset that is there, and the one after the last.
     fn bounds(&mut self, partition: &TopicPartition) -> Result<(Position, Position), LogError>;
+    /// Up to where a partition is settled, and where it ends: in between stands what an open transaction holds back.
+    fn ends(&mut self, partition: &TopicPartition) -> Result<(Position, Position), LogError>;
+    /// Puts away what only [`Log::ends`] needs.
+    fn rest(&mut self);
     /// Begins to read partitions back, committed records only, each from an offset or from the first after it that is
     /// there; replaces what was read back before. With nothing to read the reader is put away.
     fn read_back(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError>;

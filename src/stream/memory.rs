@@ -543,6 +543,16 @@ impl Log for MemoryLog {
         Ok((Position(0), Position(inner.partitions[of].len() as i64)))
     }
 
+    fn ends(&mut self, of: &TopicPartition) -> Result<(Position, Position), LogError> {
+        self.fault("ends", READS)?;
+        let inner = self.cluster.0.borrow();
+        let entries = &inner.partitions[of];
+        let stable = entries.iter().position(|entry| entry.fate == EntryFate::Open).unwrap_or(entries.len());
+        Ok((Position(stable as i64), Position(entries.len() as i64)))
+    }
+
+    fn rest(&mut self) {}
+
     fn read_back(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
         self.fault("read back", READS)?;
         self.back = from.iter().map(|(of, at)| (of.clone(), usize::try_from(at.0).unwrap())).collect();

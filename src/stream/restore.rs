@@ -5,13 +5,13 @@
 use bytes::Bytes;
 use std::time::Duration;
 
-use super::assignment::{Locating, Purpose, Reading, Stage};
+use super::assignment::{Locating, Predecessors, Purpose, Reading, Stage};
 use super::checkpoint::Checkpoint;
 use super::clock::Clock;
-use super::decider::{Decider, Remembered as _};
+use super::decider::{Decider, PartitionCounts as _, Remembered as _};
 use super::lane::{Lane, gate_fault};
 use super::log::{Committed, Log, LogError, Mark, Tag, TopicPartition};
-use crate::authorize::ids::{Position, Topic};
+use crate::authorize::ids::{Partition, Position, Topic};
 use crate::authorize::record::Record;
 use crate::config::Start;
 use crate::telemetry::events::PartitionRestored;
@@ -28,6 +28,12 @@ const PROBE_KEY: &[u8] = b"probe";
 const ORPHAN_PATIENCE: Duration = Duration::from_millis(500);
 /// How long one step may read back before the lane polls again.
 const READ_STEP: Duration = Duration::from_millis(50);
+/// How often a partition's audit records are looked at for what a predecessor has left open, and how many partitions in
+/// one turn: each look asks the broker twice.
+const LOOK: Duration = Duration::from_millis(100);
+const LOOKS_A_TURN: usize = 4;
+/// By then the broker has ended an open transaction by itself.
+const SWEPT: Duration = Duration::from_secs(20);
 /// A position that is missing although the partition was worked on is looked for again so often, so far apart: a
 /// coordinator that has just moved may not know it yet.
 const MISSING_TRIES: u32 = 5;
@@ -51,6 +57,58 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         Ok(())
     }
 
+    /// Ends what a predecessor that died within a transaction has left open: until then readers see nothing of what is
+    /// decided now, and brokers end it by themselves only every ten seconds. A predecessor that is alive moves on.
+    pub(super) fn end_orphans(&mut self) -> Result<(), LogError> {
+        let now = self.clock.elapsed();
+        let is_due = |before: &Predecessors| before.next_look <= now;
+        let due: Vec<TopicPartition> = self
+            .owned
+            .iter()
+            .filter(|(_, owned)| owned.predecessors.as_ref().is_some_and(is_due))
+            .map(|(of, _)| of.clone())
+            .take(LOOKS_A_TURN)
+            .collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        for of in due {
+            let Some(audit) = self.audit_of(&of) else { continue };
+            let (stable, end) = self.log.ends(&audit)?;
+            let Some(owned) = self.owned.get_mut(&of) else { continue };
+            let Some(mut before) = owned.predecessors.take() else { continue };
+            if stable >= end || before.until <= now {
+                continue;
+            }
+            match before.stuck {
+                Some((at, since)) if at == stable && now.saturating_sub(since) >= ORPHAN_PATIENCE => {
+                    let writers = before.writers.clone();
+                    owned.predecessors = Some(before);
+                    self.fence_all(writers)?;
+                    if let Some(owned) = self.owned.get_mut(&of) {
+                        owned.predecessors = None;
+                    }
+                    continue;
+                }
+                Some((at, _)) if at == stable => {}
+                _ => before.stuck = Some((stable, now)),
+            }
+            before.next_look = now + LOOK;
+            owned.predecessors = Some(before);
+        }
+        if self.owned.values().all(|owned| owned.predecessors.is_none()) {
+            self.log.rest();
+        }
+        Ok(())
+    }
+
+    /// Where the audit records of a partition go.
+    fn audit_of(&self, of: &TopicPartition) -> Option<TopicPartition> {
+        let topic = self.settings.sources.get(&of.topic)?.audit.clone();
+        let count = self.counts.of(&topic);
+        Some(TopicPartition { topic, partition: Partition(of.partition.0.rem_euclid(count)) })
+    }
+
     fn stages(&self, of_interest: impl Fn(&Stage) -> bool) -> Vec<TopicPartition> {
         self.owned.iter().filter(|(_, owned)| of_interest(&owned.stage)).map(|(of, _)| of.clone()).collect()
     }
@@ -69,6 +127,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             return Ok(());
         }
         let committed = self.log.committed(&due, ORPHAN_PATIENCE)?;
+        let own = self.log.writers();
         let mut orphaned = Vec::new();
         let mut probes = Vec::new();
         for (of, committed) in committed {
@@ -87,7 +146,17 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 }
                 Committed::At(position, metadata) => match Checkpoint::decode(&metadata) {
                     Ok(Some(checkpoint)) => match owned.reset(&checkpoint) {
-                        Ok(()) => self.enter(&of, Stage::Opening(Some(position))),
+                        Ok(()) => {
+                            let mut writers = checkpoint.writers;
+                            writers.retain(|writer| !own.contains(writer));
+                            owned.predecessors = (!writers.is_empty()).then_some(Predecessors {
+                                writers,
+                                stuck: None,
+                                next_look: now,
+                                until: now + SWEPT,
+                            });
+                            self.enter(&of, Stage::Opening(Some(position)));
+                        }
                         Err(error) => self.refuse(&of, format!("its audit tree cannot be restored: {error}")),
                     },
                     Ok(None) => probes.push((of, Some(position), search.missing)),
@@ -113,6 +182,10 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             .collect();
         writers.sort();
         writers.dedup();
+        self.fence_all(writers)
+    }
+
+    fn fence_all(&mut self, writers: Vec<String>) -> Result<(), LogError> {
         for writer in writers {
             tracing::info!(writer, "ending what a dead lane left open");
             self.log.fence(&writer)?;

@@ -150,6 +150,7 @@ impl World {
         let source = Source {
             route: "r".into(),
             replay: topic("replay"),
+            audit: topic("audit"),
             start: self.start,
             window: Duration::from_secs(360),
         };

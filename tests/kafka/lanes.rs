@@ -77,6 +77,7 @@ impl Route {
         let source = Source {
             route: "lanes".into(),
             replay: topic(&self.replay),
+            audit: topic(&self.audit),
             start: Start::Earliest,
             window: Duration::from_secs(360),
         };

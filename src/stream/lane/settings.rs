@@ -19,6 +19,8 @@ pub struct Source {
     pub route: String,
     /// Its replay topic, with as many partitions.
     pub replay: Topic,
+    /// The topic of its audit records.
+    pub audit: Topic,
     /// Where it begins.
     pub start: Start,
     /// How long a proof is remembered.
