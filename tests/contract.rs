@@ -18,6 +18,7 @@ use countersign::authorize::provenance::verify_countersignature;
 use countersign::authorize::record::{Header, Record, TimestampType};
 use countersign::authorize::replay::window_ms;
 use countersign::authorize::route::{Gate, Route, TokenExpiry};
+use countersign::authorize::standing::Standing;
 use countersign::authorize::state::PartitionState;
 use countersign::authorize::trust::{Domain, Trust};
 use countersign::wire::audit::AuditCodec;
@@ -52,8 +53,12 @@ impl World {
         let entities = Entities::load(Vec::new(), &policy).unwrap();
         let realm = Realm::parse(file["realm"].as_str().unwrap()).unwrap();
         let trust = trust(&file["trust"], &key);
-        let snapshot =
-            Snapshot { trust: Arc::new(trust), policy: Arc::new(policy), entities: Arc::new(entities) };
+        let snapshot = Snapshot {
+            trust: Arc::new(trust),
+            policy: Arc::new(policy),
+            entities: Arc::new(entities),
+            standing: Standing::default(),
+        };
         let gate = Gate { id: WorkloadId::parse(GATE).unwrap(), realm: realm.clone(), key };
         Self {
             now: UnixMillis(file["now"].as_i64().unwrap() * 1000),
@@ -200,7 +205,7 @@ fn what_is_forwarded_can_be_verified_by_the_next_worker_offline() {
             continue;
         }
         forwarded += 1;
-        let out = effects.outcome;
+        let out = effects.outcome.unwrap();
         assert_eq!((&out.topic, out.partition), (&route.to, record.source.partition), "{name}");
         assert_eq!((&out.key, &out.value, out.timestamp), (&record.key, &record.value, record.timestamp));
         let received = Record {
@@ -231,11 +236,9 @@ fn no_dead_letter_and_no_audit_record_holds_a_signature() {
         let effects = world.decide(&route, &record, &mut PartitionState::new(window_ms(&route)));
         let mut written = vec![effects.audit.value.unwrap()];
         if case["expect"]["outcome"] == "deny" {
-            written.extend(effects.outcome.headers.into_iter().filter_map(|header| header.value));
-            assert_eq!(
-                (effects.outcome.key, effects.outcome.value),
-                (record.key.clone(), record.value.clone())
-            );
+            let letter = effects.outcome.unwrap();
+            written.extend(letter.headers.into_iter().filter_map(|header| header.value));
+            assert_eq!((letter.key, letter.value), (record.key.clone(), record.value.clone()));
         }
         for signature in signatures(&record) {
             searched += 1;

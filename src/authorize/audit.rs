@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct AuditRecord {
     /// The decision's id, a UUIDv7; `jti` of the countersignature where one was made.
     pub decision_id: String,
-    /// `forward` or `deny`.
+    /// `forward`, `deny`, `hold`, `wait`, `answer` or `allow`.
     pub outcome: String,
     /// The reason of a denial (contract, section 8).
     pub reason: Option<String>,
@@ -17,11 +17,11 @@ pub struct AuditRecord {
     pub detail: Option<String>,
     /// The realm of the cluster.
     pub realm: String,
-    /// The source topic.
+    /// The source topic; empty where it was asked over HTTP.
     pub topic: String,
-    /// The source partition.
+    /// The source partition; -1 where it was asked over HTTP.
     pub partition: i32,
-    /// The source offset.
+    /// The source offset; -1 where it was asked over HTTP. Of an answer: the held record's, or -1 where it names none.
     pub offset: i64,
     /// The record's own timestamp.
     pub timestamp: Option<i64>,
@@ -57,6 +57,8 @@ pub struct AuditRecord {
     pub resource: Option<AuditResource>,
     /// The workflow as the sender states it.
     pub workflow: Option<AuditWorkflow>,
+    /// The workflow as the registry has it.
+    pub registered: Option<AuditRegistered>,
     /// The context as evaluated, as JSON text, configured paths masked.
     pub context: Option<String>,
     /// The paths that were masked.
@@ -67,6 +69,18 @@ pub struct AuditRecord {
     pub errors: Vec<AuditError>,
     /// The step-ups that policies asked for, sorted by policy id.
     pub step_ups: Vec<String>,
+    /// The challenge that this decision published, answered, or ended.
+    pub challenge: Option<String>,
+    /// When the hold ends, where one was begun.
+    pub hold_until: Option<i64>,
+    /// The policies whose step-up was discharged by valid answers, sorted by id.
+    pub discharged: Vec<String>,
+    /// The approvers whose answers were counted, as entities, sorted.
+    pub approvers: Vec<String>,
+    /// The answer that was taken in.
+    pub answer: Option<AuditAnswer>,
+    /// `X-Request-ID` of what was asked over HTTP.
+    pub request_id: Option<String>,
     /// The digest of the policy bundle in force.
     pub bundle: String,
     /// Its version, where it names one.
@@ -126,6 +140,34 @@ pub struct AuditWorkflow {
     pub deadline: Option<f64>,
 }
 
+/// A workflow as the registry has it; only the status of one that is remembered by its end alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditRegistered {
+    /// `running`, `suspended`, `completed`, `cancelled` or `failed`.
+    pub status: String,
+    /// The step it is at.
+    pub step: Option<String>,
+    /// Its owner.
+    pub owner: Option<String>,
+    /// The registry's version of it.
+    pub version: Option<i64>,
+}
+
+/// An answer to a challenge, as it was taken in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditAnswer {
+    /// `counted`, or why it changed nothing.
+    pub effect: String,
+    /// The verified approver, as an entity.
+    pub approver: Option<String>,
+    /// `approve` or `refuse`.
+    pub decision: Option<String>,
+    /// The answer's own id.
+    pub jti: Option<String>,
+    /// Its offset in the answers topic, in the partition of the source.
+    pub offset: Option<i64>,
+}
+
 /// A policy that errored while it was evaluated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AuditError {
@@ -135,12 +177,12 @@ pub struct AuditError {
     pub message: String,
 }
 
-/// The version of one watched thing: `trust`, `policy`, `entities`.
+/// The version of one watched thing: `trust`, `policy`, `entities`, `workflows`, `revocations`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AuditControl {
     /// Which thing.
     pub name: String,
-    /// The digest of its content.
+    /// The digest of its content; for what is followed in a topic `partition:position`, comma-separated.
     pub version: String,
 }
 

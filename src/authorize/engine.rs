@@ -16,6 +16,7 @@ use super::policy::{Allowed, Bundle, Entities, SubjectId};
 use super::provenance::{Chain, Forwarding, countersign};
 use super::record::{Header, Record};
 use super::route::{Gate, Route};
+use super::standing::Standing;
 use super::state::PartitionState;
 use super::trust::Trust;
 
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub policy: Arc<Bundle>,
     /// The entities that policies may look at.
     pub entities: Arc<Entities>,
+    /// What has been revoked, and how workflows stand.
+    pub standing: Standing,
 }
 
 /// The moment of one decision; time and id are handed in.

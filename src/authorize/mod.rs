@@ -22,6 +22,7 @@ pub mod record;
 pub mod replay;
 pub mod request;
 pub mod route;
+pub mod standing;
 pub mod state;
 #[cfg(test)]
 pub(crate) mod testing;

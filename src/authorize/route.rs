@@ -2,7 +2,7 @@
 //! must be allowed, and where outcomes go. Limits: made by the configuration, which checks it; nothing here reads a
 //! file, and what concerns only the stream (batches, consumer settings) is not here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::ids::{Realm, Topic, WorkloadId};
 use super::jose::SigningKey;
@@ -63,6 +63,10 @@ pub struct Route {
     pub parties: Vec<Party>,
     /// How action, resource, workflow and value are found.
     pub mapping: Mapping,
+    /// Whether a workflow must be registered (contract, section 5).
+    pub workflow: WorkflowRule,
+    /// How records wait for a step-up; `None` where the route does not hold and denies them as `step_up_required`.
+    pub holding: Option<Holding>,
     /// Dead-letter header names of other systems to write as well.
     pub compatibility: Option<Compatibility>,
     /// Dotted paths of the context that are masked in audit records.
@@ -94,10 +98,49 @@ impl Route {
             principal: Party::Sender,
             parties: Vec::new(),
             mapping: Mapping::default(),
+            workflow: WorkflowRule::Any,
+            holding: None,
             compatibility: None,
             mask: Vec::new(),
         }
     }
+}
+
+/// What is asked of a record's workflow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkflowRule {
+    /// One that the registry does not know is none of its concern; one that it knows is judged by it.
+    Any,
+    /// The registry must know it (`workflow = "registered"`): else `workflow_unknown`.
+    Registered,
+}
+
+/// How a route holds records (contract, section 7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// Where challenges are published.
+    pub challenges: Topic,
+    /// The topic that keeps the held records of each source topic, with as many partitions.
+    pub holds: BTreeMap<Topic, Topic>,
+    /// The topic from which the answers for each source topic are read, with as many partitions.
+    pub answers: BTreeMap<Topic, Topic>,
+    /// How long a record is held where the policy does not say, in seconds.
+    pub hold_s: u32,
+    /// How long a grant is good where the policy does not say, in seconds.
+    pub grant_s: u32,
+    /// Whether later records of a key wait behind a held one.
+    pub order: Order,
+    /// How many records may wait behind a held one of their key, at most; one more is denied as `step_up_required`.
+    pub max_waiting: usize,
+}
+
+/// What a held record means for later ones of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// They overtake it.
+    None,
+    /// They wait behind it, in order. Records without a key do not wait.
+    Key,
 }
 
 /// Against which moments a Txn-Token's expiry is judged.

@@ -1,4 +1,5 @@
-//! Whose signatures count: for each trust domain its algorithms and its three key sets. Limits: read elsewhere, handed
+//! Whose signatures count: for each trust domain its algorithms and its three key sets; beside them, who may revoke and who
+//! may answer challenges. Limits: read elsewhere, handed
 //! in whole, and never changed; a new state is a new `Trust` with another version.
 
 use std::collections::BTreeMap;
@@ -20,18 +21,58 @@ pub struct Domain {
     pub gates: KeySet,
 }
 
+/// Somebody who signs for the gate without being part of a trust domain, known by the `iss` of its tokens.
+#[derive(Debug, Clone)]
+pub struct Issuer {
+    /// What its tokens may be signed with.
+    pub algorithms: Vec<Algorithm>,
+    /// Its keys.
+    pub keys: KeySet,
+}
+
+/// An issuer of answers to challenges.
+#[derive(Debug, Clone)]
+pub struct ApproverIssuer {
+    /// Whose signatures count.
+    pub issuer: Issuer,
+    /// The Cedar entity type of its approvers: `<entity_type>::"<sub>"`.
+    pub entity_type: String,
+}
+
+/// Whose signatures count beside those of the trust domains.
+#[derive(Debug, Clone, Default)]
+pub struct Others {
+    /// Who transmits security events (RFC 8417 SETs), by `iss`.
+    pub transmitters: BTreeMap<String, Issuer>,
+    /// Who signs administrative revocations; `None` where nobody may.
+    pub administrators: Option<KeySet>,
+    /// Who issues answers to challenges, by `iss`.
+    pub approvers: BTreeMap<String, ApproverIssuer>,
+}
+
 /// Everything that is trusted at one moment.
 #[derive(Debug, Clone)]
 pub struct Trust {
     domains: BTreeMap<TrustDomain, Domain>,
+    others: Others,
     version: Digest,
 }
 
 impl Trust {
     /// The trust in those domains and no others.
     pub fn new(domains: BTreeMap<TrustDomain, Domain>) -> Self {
-        let version = version(&domains);
-        Self { domains, version }
+        Self::with(domains, Others::default())
+    }
+
+    /// The trust in those domains and those others.
+    pub fn with(domains: BTreeMap<TrustDomain, Domain>, others: Others) -> Self {
+        let version = version(&domains, &others);
+        Self { domains, others, version }
+    }
+
+    /// Who may revoke and who may answer challenges.
+    pub fn others(&self) -> &Others {
+        &self.others
     }
 
     /// The domain of that exact name, if it is configured.
@@ -50,8 +91,26 @@ impl Trust {
     }
 }
 
-fn version(domains: &BTreeMap<TrustDomain, Domain>) -> Digest {
-    let digests: Vec<Digest> = domains
+impl Issuer {
+    fn digest(&self, role: &str, iss: &str) -> Digest {
+        let mut algorithms: Vec<_> = self.algorithms.iter().map(|a| a.as_str()).collect();
+        algorithms.sort_unstable();
+        algorithms.dedup();
+        // The issuer's name comes from outside, so it is hashed to a fixed length.
+        let iss = sha256(&[iss.as_bytes()]);
+        sha256(&[
+            role.as_bytes(),
+            b"\n",
+            &iss.0,
+            algorithms.join(",").as_bytes(),
+            b"\n",
+            &self.keys.version().0,
+        ])
+    }
+}
+
+fn version(domains: &BTreeMap<TrustDomain, Domain>, others: &Others) -> Digest {
+    let mut digests: Vec<Digest> = domains
         .iter()
         .map(|(name, domain)| {
             let mut algorithms: Vec<_> = domain.algorithms.iter().map(|a| a.as_str()).collect();
@@ -69,6 +128,13 @@ fn version(domains: &BTreeMap<TrustDomain, Domain>) -> Digest {
             ])
         })
         .collect();
+    digests.extend(others.transmitters.iter().map(|(iss, issuer)| issuer.digest("transmitter", iss)));
+    if let Some(keys) = &others.administrators {
+        digests.push(sha256(&[b"administrators\n", &keys.version().0]));
+    }
+    digests.extend(others.approvers.iter().map(|(iss, approvers)| {
+        sha256(&[&approvers.issuer.digest("approvers", iss).0, approvers.entity_type.as_bytes()])
+    }));
     let parts: Vec<&[u8]> = digests.iter().map(|digest| &digest.0[..]).collect();
     sha256(&parts)
 }

@@ -14,7 +14,9 @@ use crate::authorize::limits::{
     MAX_TRUSTED_QUEUE_TIME_S,
 };
 use crate::authorize::request::{Mapping, MappingSource};
-use crate::authorize::route::{Compatibility, Partitioner, Party, ReplayRule, Route, TokenExpiry};
+use crate::authorize::route::{
+    Compatibility, Partitioner, Party, ReplayRule, Route, TokenExpiry, WorkflowRule,
+};
 
 /// A route with what only the stream needs.
 #[derive(Debug, Clone)]
@@ -139,6 +141,8 @@ fn read(mut table: Table<'_, '_>, mask: &[String], seen: &mut Seen) -> Option<Ro
         principal,
         parties,
         mapping: mapping?,
+        workflow: WorkflowRule::Any,
+        holding: None,
         compatibility,
         mask: mask.to_vec(),
     };

@@ -22,6 +22,7 @@ pub use watched::{State, Watched};
 use crate::authorize::engine::Snapshot;
 use crate::authorize::ids::{Digest, TrustDomain, UnixMillis};
 use crate::authorize::policy::Offer;
+use crate::authorize::standing::Standing;
 use crate::authorize::trust::Trust;
 use crate::config::{DomainFiles, Problems};
 use crate::telemetry::events::{SnapshotLoaded, SnapshotRefused};
@@ -78,6 +79,7 @@ impl Control {
             trust: Arc::new(trust),
             policy: Arc::clone(&policies.bundle),
             entities: Arc::clone(&policies.entities),
+            standing: Standing::default(),
         };
         let control = Self {
             sources,
@@ -108,6 +110,7 @@ impl Control {
             trust: self.trust.value(),
             policy: Arc::clone(&policies.bundle),
             entities: Arc::clone(&policies.entities),
+            standing: Standing::default(),
         }));
     }
 

@@ -1,10 +1,10 @@
-//! The seam between a lane and what decides: a record goes in, effects come out, and what is remembered of a partition
-//! follows the transaction. Limits: no Kafka here; lane tests use a trivial decider, a gate uses the engine.
+//! The seam between a lane and what decides: a record, an answer or a held record goes in, effects come out, and what is
+//! remembered of a partition follows the transaction. Limits: no Kafka here; lane tests use a trivial decider, a gate uses the engine.
 
 use std::time::Duration;
 
 pub use crate::authorize::engine::Delivery;
-use crate::authorize::ids::{Digest, Topic, UnixMillis};
+use crate::authorize::ids::{Digest, Offset, Topic, UnixMillis};
 use crate::authorize::record::Record;
 use crate::wire::outgoing::Effects;
 
@@ -25,6 +25,26 @@ pub struct ReplayBatch {
     pub newest: UnixMillis,
 }
 
+/// What there is to decide about.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// The next record of the source partition, and what earlier tries have shown of it.
+    Record(&'a Record, &'a Delivery),
+    /// The next record of the partition's answers.
+    Answer(&'a Record),
+    /// A held record whose turn has come ([`Remembered::due`]), as its payload stands in the holds topic.
+    Held(&'a Record, &'a Delivery),
+}
+
+/// A held record whose turn has come: answered, out of time, or no longer behind another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// Its offset in the source partition.
+    pub source: Offset,
+    /// The offset of its payload in the partition's holds.
+    pub payload: Offset,
+}
+
 /// What is remembered of a partition. Changes since `begin` are kept by `commit` and dropped by `abort`.
 pub trait Remembered {
     /// Nothing is remembered yet; a proof is to be remembered for `window`, by moments of acceptance.
@@ -39,6 +59,28 @@ pub trait Remembered {
     fn replay_batch(&self) -> Option<ReplayBatch>;
     /// Takes in the value of one record of the replay topic and returns the newest moment of acceptance in it.
     fn load(&mut self, value: &[u8]) -> Result<UnixMillis, DecideError>;
+    /// Takes in one record of the holds topic, while the partition is restored; records come in the order of their offsets.
+    /// What holds nothing leaves this and the four below as they are.
+    fn load_hold(&mut self, _record: &Record) -> Result<(), DecideError> {
+        Ok(())
+    }
+    /// The payload of the record held from `source` stands at `payload` in the holds topic. Called after the commit that
+    /// wrote it, before [`Self::commit`].
+    fn stored(&mut self, _source: Offset, _payload: Offset) {}
+    /// At most so many held records whose turn has come at the first moment, `now`, in the order of their offsets. The second, `answered`, is the moment up to
+    /// which every answer that the broker had taken has been decided: a hold is out of time only if it ended before that.
+    fn due(&self, _now: UnixMillis, _answered: UnixMillis, _limit: usize) -> Vec<Due> {
+        Vec::new()
+    }
+    /// The next moment at which a hold will be due or a reminder is to be sent, if nothing else happens. A past one means
+    /// that the answers have to be read to their end for it.
+    fn next_timer(&self) -> Option<UnixMillis> {
+        None
+    }
+    /// How many records are held, those behind another included.
+    fn held(&self) -> usize {
+        0
+    }
     /// Forgets proofs that were accepted before `before`.
     fn forget(&mut self, before: UnixMillis);
     /// How many proofs are remembered.
@@ -59,13 +101,17 @@ pub trait PartitionCounts {
 pub trait Decider {
     /// What it remembers of a partition.
     type State: Remembered;
+    /// Whether what the decider knows is fresh enough to decide by; otherwise the sentence that says what is not. Asked before
+    /// a batch is decided and again before it is committed.
+    fn is_current(&self) -> Result<(), String> {
+        Ok(())
+    }
     /// Pins the snapshots that every decision of the coming batch uses, at the moment `now`.
     fn open_batch(&mut self, now: UnixMillis);
-    /// Decides one record.
+    /// Decides one input.
     fn decide(
         &mut self,
-        record: &Record,
-        delivery: &Delivery,
+        input: Input<'_>,
         counts: &dyn PartitionCounts,
         state: &mut Self::State,
     ) -> Result<Effects, DecideError>;

@@ -8,12 +8,11 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use uuid::Uuid;
 
-use super::decider::{DecideError, Decider, PartitionCounts as Counted, Remembered, ReplayBatch};
+use super::decider::{DecideError, Decider, Input, PartitionCounts as Counted, Remembered, ReplayBatch};
 use crate::authorize::decision::Reason;
-use crate::authorize::engine::{Decision, Delivery, Engine, Moment, Snapshot};
+use crate::authorize::engine::{Decision, Engine, Moment, Snapshot};
 use crate::authorize::ids::{Coordinates, DecisionId, Digest, Topic, UnixMillis};
 use crate::authorize::merkle::Range;
-use crate::authorize::record::Record;
 use crate::authorize::route::Route;
 use crate::authorize::state::PartitionState;
 use crate::authorize::traceparent::TraceParent;
@@ -86,11 +85,13 @@ impl Decider for EngineDecider {
 
     fn decide(
         &mut self,
-        record: &Record,
-        delivery: &Delivery,
+        input: Input<'_>,
         counts: &dyn Counted,
         state: &mut PartitionState,
     ) -> Result<Effects, DecideError> {
+        let Input::Record(record, delivery) = input else {
+            return Err(DecideError("nothing is held".to_owned()));
+        };
         let batch = self.batch.as_mut().ok_or_else(|| DecideError("no batch is open".to_owned()))?;
         let route = self
             .work

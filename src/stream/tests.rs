@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::checkpoint::Checkpoint;
-use super::decider::{DecideError, Decider, Delivery, PartitionCounts, Remembered, ReplayBatch};
+use super::decider::{DecideError, Decider, Delivery, Input, PartitionCounts, Remembered, ReplayBatch};
 use super::lane::{Lane, LaneError, LaneSettings, Source, TopicLimits};
 use super::log::TopicPartition;
 use super::memory::{Cluster, Faults, ManualClock, MemoryLog};
@@ -82,11 +82,11 @@ impl Decider for Copier {
     fn open_batch(&mut self, _now: UnixMillis) {}
     fn decide(
         &mut self,
-        record: &Record,
-        delivery: &Delivery,
+        input: Input<'_>,
         _counts: &dyn PartitionCounts,
         state: &mut Seen,
     ) -> Result<Effects, DecideError> {
+        let Input::Record(record, delivery) = input else { unreachable!("nothing is held") };
         let value = record.value.as_deref().unwrap().to_vec();
         if value == b"undecidable" {
             return Err(DecideError("no".into()));
@@ -112,11 +112,13 @@ impl Decider for Copier {
             headers: vec![Header::new("leaf", leaf.to_string())],
         };
         Ok(Effects {
-            outcome: outgoing(
+            outcome: Some(outgoing(
                 if denied { "denied" } else { "to" },
                 key.to_owned(),
                 record.value.clone().filter(|_| kept),
-            ),
+            )),
+            kept: Vec::new(),
+            told: Vec::new(),
             audit: outgoing("audit", record.source.to_string(), record.value.clone()),
         })
     }

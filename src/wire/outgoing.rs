@@ -8,7 +8,7 @@ use super::audit::{AuditCodec, AuditCodecError};
 use super::redact::{redact, token_header};
 use crate::authorize::decision::Denial;
 use crate::authorize::engine::{Decision, Delivery, Forward, Step};
-use crate::authorize::ids::{Partition, Topic, UnixMillis};
+use crate::authorize::ids::{Offset, Partition, Topic, UnixMillis};
 use crate::authorize::jose::sha256;
 use crate::authorize::record::{Header, Record};
 use crate::authorize::route::{Compatibility, Route};
@@ -34,10 +34,23 @@ pub struct Outgoing {
 /// What one decision makes: all of it is written, or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effects {
-    /// The forwarded record or the dead letter.
-    pub outcome: Outgoing,
+    /// The forwarded record or the dead letter; `None` where a record is held or an answer was taken in.
+    pub outcome: Option<Outgoing>,
+    /// What the holds topic gets.
+    pub kept: Vec<Kept>,
+    /// What is told to others: challenges.
+    pub told: Vec<Outgoing>,
     /// The audit record.
     pub audit: Outgoing,
+}
+
+/// A record of the holds topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The record.
+    pub record: Outgoing,
+    /// The source offset of the record whose payload this is: where it stands is known after the commit.
+    pub payload_of: Option<Offset>,
 }
 
 /// How many partitions the topics of a route have; at least 1 each.
@@ -88,7 +101,7 @@ pub fn effects(
         value: Some(Bytes::from(bytes)),
         headers: Vec::new(),
     };
-    Ok(Effects { outcome, audit })
+    Ok(Effects { outcome: Some(outcome), kept: Vec::new(), told: Vec::new(), audit })
 }
 
 fn forwarded(route: &Route, record: &Record, forward: Forward, counts: PartitionCounts) -> Outgoing {
@@ -303,7 +316,7 @@ mod tests {
             Header::new("original-filename", "kept"),
         ]);
         let route = Route { compatibility: Some(Compatibility::Spring), ..plain() };
-        let out = denied(&record, &route, COUNTS, Delivery::Open).outcome;
+        let out = denied(&record, &route, COUNTS, Delivery::Open).outcome.unwrap();
         assert_eq!(text(&out, "original-filename"), ["kept"]);
         assert_eq!((out.key.clone(), out.value.clone()), (record.key.clone(), record.value.clone()));
         assert_eq!(text(&out, "denied-reason"), ["forbidden"]);
@@ -323,13 +336,13 @@ mod tests {
     #[test]
     fn a_bare_dead_letter_names_what_it_does_not_carry() {
         let mut record = record(vec![Header::new("big", "x".repeat(5000))]);
-        let out = denied(&record, &plain(), COUNTS, Delivery::Bare("too large".into())).outcome;
+        let out = denied(&record, &plain(), COUNTS, Delivery::Bare("too large".into())).outcome.unwrap();
         assert_eq!(out.value, None);
         assert_eq!(out.key, record.key);
         assert_eq!(text(&out, "original-value-sha256"), [sha256(&[b"{}"]).to_string()]);
         assert!(text(&out, "big").is_empty());
         record.key = None;
-        let out = denied(&record, &plain(), COUNTS, Delivery::Bare("null key".into())).outcome;
+        let out = denied(&record, &plain(), COUNTS, Delivery::Bare("null key".into())).outcome.unwrap();
         assert_eq!(out.key.as_deref(), Some(&b"payments.commands/5/42"[..]));
     }
 
@@ -340,7 +353,7 @@ mod tests {
         let at = |record: &Record, denied_count| {
             let counts = PartitionCounts { denied: denied_count, ..COUNTS };
             let effects = denied(record, &route, counts, Delivery::Open);
-            (effects.outcome.partition.0, effects.audit.partition.0)
+            (effects.outcome.unwrap().partition.0, effects.audit.partition.0)
         };
         assert_eq!(at(&record, 8), (5, 2));
         assert_eq!(at(&record, 3).0, route.partitioner.partition(b"inv-7", 3));
@@ -368,15 +381,15 @@ mod tests {
         let mut route = plain();
         let record = record(Vec::new());
         route.compatibility = Some(Compatibility::Spring);
-        let out = denied(&record, &route, COUNTS, Delivery::Open).outcome;
+        let out = denied(&record, &route, COUNTS, Delivery::Open).outcome.unwrap();
         let offset = out.headers.iter().find(|h| &h.name[..] == b"kafka_dlt-original-offset").unwrap();
         assert_eq!(offset.value.as_deref(), Some(&42i64.to_be_bytes()[..]));
         route.compatibility = Some(Compatibility::Connect);
-        let out = denied(&record, &route, COUNTS, Delivery::Open).outcome;
+        let out = denied(&record, &route, COUNTS, Delivery::Open).outcome.unwrap();
         assert_eq!(text(&out, "__connect.errors.offset"), ["42"]);
         assert_eq!(text(&out, "__connect.errors.stage"), ["policy"]);
         route.compatibility = Some(Compatibility::Streams);
-        let out = denied(&record, &route, COUNTS, Delivery::Open).outcome;
+        let out = denied(&record, &route, COUNTS, Delivery::Open).outcome.unwrap();
         assert_eq!(text(&out, "__streams.errors.topic"), ["payments.commands"]);
     }
 }

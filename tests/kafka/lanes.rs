@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use countersign::authorize::ids::{Digest, Partition, Position, Topic, UnixMillis};
 use countersign::authorize::merkle::Range;
-use countersign::authorize::record::{Header, Record as Read};
+use countersign::authorize::record::Header;
 use countersign::config::{Delivery, KafkaProperties, Start};
 use countersign::stream::admin::{SourceTopic, TopicWarning, inspect};
 use countersign::stream::clock::SystemClock;
 use countersign::stream::decider::{
-    DecideError, Decider, Delivery as Tried, PartitionCounts, Remembered, ReplayBatch,
+    DecideError, Decider, Delivery as Tried, Input, PartitionCounts, Remembered, ReplayBatch,
 };
 use countersign::stream::kafka::KafkaLog;
 use countersign::stream::kafka::settings::{KafkaSettings, writer_prefix};
@@ -272,11 +272,11 @@ impl Decider for Copier {
     fn open_batch(&mut self, _now: UnixMillis) {}
     fn decide(
         &mut self,
-        record: &Read,
-        tried: &Tried,
+        input: Input<'_>,
         _counts: &dyn PartitionCounts,
         state: &mut Seen,
     ) -> Result<Effects, DecideError> {
+        let Input::Record(record, tried) = input else { unreachable!("nothing is held") };
         let value = record.value.as_deref().unwrap_or_default().to_vec();
         let again = state.kept.contains(&value) || state.open.contains(&value);
         let tree = state.open_tree.get_or_insert_default();
@@ -310,7 +310,7 @@ impl Decider for Copier {
             value: None,
             headers: vec![Header::new("leaf", leaf.to_string())],
         };
-        Ok(Effects { outcome, audit })
+        Ok(Effects { outcome: Some(outcome), kept: Vec::new(), told: Vec::new(), audit })
     }
 }
 

@@ -16,6 +16,7 @@ use crate::authorize::ids::{Realm, Topic, TrustDomain, UnixMillis, WorkloadId};
 use crate::authorize::jose::{Algorithm, KeySet, KeyUse};
 use crate::authorize::policy::{Bundle, Entities, Offer, SourceFile};
 use crate::authorize::route::{Gate, Party, Route, TokenExpiry};
+use crate::authorize::standing::Standing;
 use crate::authorize::trust::{Domain, Trust};
 use crate::cli::issue;
 use crate::config::Problem;
@@ -177,6 +178,7 @@ impl Vectors {
             trust: Arc::new(Trust::new(domains)),
             policy: Arc::new(bundle),
             entities: Arc::new(entities),
+            standing: Standing::default(),
         })
     }
 }

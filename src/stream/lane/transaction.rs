@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{Lane, gate_fault};
 use crate::authorize::ids::UnixMillis;
 use crate::stream::clock::Clock;
-use crate::stream::decider::{Decider, Delivery, Remembered as _};
+use crate::stream::decider::{Decider, Delivery, Input, Remembered as _};
 use crate::stream::log::{Log, LogError, Mark, Refusal, Tag, TopicPartition};
 use crate::stream::restore::ENTRIES_KEY;
 use crate::telemetry::events::BatchCommitted;
@@ -50,10 +50,9 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 break;
             }
             let Some(effects) = self.decide_next(transaction)? else { break };
-            for (tag, record) in [
-                (Tag::Outcome(transaction.taken), &effects.outcome),
-                (Tag::Audit(transaction.taken), &effects.audit),
-            ] {
+            let outcome = effects.outcome.iter().map(|outcome| (Tag::Outcome(transaction.taken), outcome));
+            let audit = (Tag::Audit(transaction.taken), &effects.audit);
+            for (tag, record) in outcome.chain([audit]) {
                 let limits = self.settings.limits.get(&record.topic).copied().unwrap_or_default();
                 if let Some(why) = limits.refuse(record) {
                     transaction.doomed.push(Refusal { tag, why: why.to_owned(), certain: true });
@@ -86,7 +85,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             }
         }
         let delivery = self.known.get(&record.source).unwrap_or(&Delivery::Open);
-        match self.decider.decide(record, delivery, &self.counts, &mut owned.state) {
+        match self.decider.decide(Input::Record(record, delivery), &self.counts, &mut owned.state) {
             Ok(effects) => Ok(Some(effects)),
             Err(error) => {
                 let text = format!("record {} could not be decided: {error}", record.source);
