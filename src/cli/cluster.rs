@@ -59,7 +59,7 @@ impl ClusterArgs {
             None => None,
         };
         let mut client = ClientConfig::new();
-        for (name, value) in config.iter().flat_map(|config| config.kafka.iter()) {
+        for (name, value) in config.iter().flat_map(|config| config.settings.kafka.iter()) {
             client.set(name, value);
         }
         if let Some(bootstrap) = &self.bootstrap {

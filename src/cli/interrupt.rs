@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Set once the program was asked to end.
@@ -27,46 +26,40 @@ impl Flag {
 }
 
 /// A flag that Ctrl-C and SIGTERM set, instead of killing the program. Whoever asks a second time does not want to wait:
-/// that ends the program at once.
+/// that ends the program at once. SIGHUP still kills.
 ///
 /// # Errors
 /// The signals cannot be taken.
 pub fn flag() -> io::Result<Flag> {
-    let (runtime, mut interrupt, mut terminate) = taken()?;
-    let flag = Flag::default();
-    let set = flag.clone();
-    spawn(move || {
-        runtime.block_on(async {
-            loop {
-                tokio::select! {
-                    _ = interrupt.recv() => set.end(),
-                    _ = terminate.recv() => set.end(),
-                }
-            }
-        });
-    })?;
-    Ok(flag)
+    take(None::<fn()>)
 }
 
-/// The same, and `look` at each SIGHUP, which would kill a program that does not take it.
+/// The same, and `look` at each SIGHUP.
 ///
 /// # Errors
 /// The signals cannot be taken.
 pub fn flag_and_hangups(look: impl Fn() + Send + 'static) -> io::Result<Flag> {
-    let (runtime, mut interrupt, mut terminate) = taken()?;
-    let mut hangup = {
+    take(Some(look))
+}
+
+/// SIGHUP is taken only where somebody looks: a signal that is taken kills no more.
+fn take(look: Option<impl Fn() + Send + 'static>) -> io::Result<Flag> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut interrupt, mut terminate, hangup) = {
         let _inside = runtime.enter();
-        signal(SignalKind::hangup())?
+        let hangup = look.as_ref().map(|_| signal(SignalKind::hangup())).transpose()?;
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, hangup)
     };
+    let mut looking = look.zip(hangup);
     let flag = Flag::default();
     let set = flag.clone();
-    spawn(move || {
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
         runtime.block_on(async {
             loop {
                 tokio::select! {
                     _ = interrupt.recv() => set.end(),
                     _ = terminate.recv() => set.end(),
-                    _ = hangup.recv() => look(),
+                    () = hung_up(&mut looking) => {}
                 }
             }
         });
@@ -74,15 +67,13 @@ pub fn flag_and_hangups(look: impl Fn() + Send + 'static) -> io::Result<Flag> {
     Ok(flag)
 }
 
-fn taken() -> io::Result<(Runtime, Signal, Signal)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let (interrupt, terminate) = {
-        let _inside = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-    };
-    Ok((runtime, interrupt, terminate))
-}
-
-fn spawn(wait: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
+/// Looks at the next SIGHUP; never ends where nobody looks.
+async fn hung_up(looking: &mut Option<(impl Fn(), Signal)>) {
+    match looking {
+        Some((look, hangup)) => {
+            hangup.recv().await;
+            look();
+        }
+        None => std::future::pending().await,
+    }
 }

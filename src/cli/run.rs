@@ -68,16 +68,16 @@ fn telemetry(config: &Config, format: Format) -> Result<Telemetry, RunError> {
         ("countersign.realm", config.realm.to_string()),
         ("countersign.gate", config.gate.id.to_string()),
     ];
-    if let Some(instance) = &config.gate.instance {
+    if let Some(instance) = &config.settings.member.instance {
         resource.push(("service.instance.id", instance.clone()));
     }
     let telemetry = Telemetry::start(Settings {
-        otlp: config.otlp_endpoint.as_deref().map(OtlpEndpoint::parse).transpose()?,
+        otlp: config.settings.otlp_endpoint.as_deref().map(OtlpEndpoint::parse).transpose()?,
         metrics_interval: None,
         resource,
-        consumer_group: Some(config.gate.group.clone()),
+        consumer_group: Some(config.settings.member.group.clone()),
     })?;
-    let mut log = config.log.clone();
+    let mut log = config.settings.log.clone();
     if format == Format::Json {
         log.format = LogFormat::Json;
     }

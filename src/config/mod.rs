@@ -33,8 +33,48 @@ use crate::authorize::route::{Gate, Route};
 pub struct Config {
     /// The realm of the cluster.
     pub realm: Realm,
-    /// The gate itself.
-    pub gate: GateSettings,
+    /// Who the gate is.
+    pub gate: GateIdentity,
+    /// Everything else.
+    pub settings: Settings,
+}
+
+/// Who a gate is: `id` and `key` of `[gate]`.
+#[derive(Debug)]
+pub struct GateIdentity {
+    /// Its identifier.
+    pub id: WorkloadId,
+    /// The file of its private key, a JWK.
+    pub key_file: PathBuf,
+    /// The key in it.
+    key: SigningKey,
+}
+
+impl GateIdentity {
+    /// The gate's private key.
+    pub fn key(&self) -> &SigningKey {
+        &self.key
+    }
+}
+
+/// How a gate takes part in its group: the rest of `[gate]`.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// A name that stays the same over restarts: static membership and stable transactional ids.
+    pub instance: Option<String>,
+    /// How many lanes it runs.
+    pub lanes: NonZeroUsize,
+    /// Its consumer group.
+    pub group: String,
+    /// What holds when it is killed.
+    pub delivery: Delivery,
+}
+
+/// A configuration without the gate's key: what runs beside the decision.
+#[derive(Debug)]
+pub struct Settings {
+    /// How the gate takes part in its group.
+    pub member: Member,
     /// How many records share a transaction.
     pub batch: Batch,
     /// What every Kafka client is told.
@@ -51,32 +91,6 @@ pub struct Config {
     pub log: LogSettings,
     /// The routes, at least one.
     pub routes: Vec<RouteSettings>,
-}
-
-/// `[gate]`.
-#[derive(Debug)]
-pub struct GateSettings {
-    /// Its identifier.
-    pub id: WorkloadId,
-    /// The file of its private key, a JWK.
-    pub key_file: PathBuf,
-    /// The key in it.
-    key: SigningKey,
-    /// A name that stays the same over restarts: static membership and stable transactional ids.
-    pub instance: Option<String>,
-    /// How many lanes it runs.
-    pub lanes: NonZeroUsize,
-    /// Its consumer group.
-    pub group: String,
-    /// What holds when it is killed.
-    pub delivery: Delivery,
-}
-
-impl GateSettings {
-    /// The gate's private key.
-    pub fn key(&self) -> &SigningKey {
-        &self.key
-    }
 }
 
 /// What holds when a gate is killed.
@@ -168,53 +182,10 @@ impl Config {
 
     /// The gate and its routes, as the decision needs them; the configuration keeps the rest.
     pub fn into_parts(self) -> (Gate, Vec<Arc<Route>>, Settings) {
-        let gate = Gate { id: self.gate.id.clone(), realm: self.realm, key: self.gate.key };
-        let routes = self.routes.iter().map(|route| Arc::clone(&route.route)).collect();
-        let settings = Settings {
-            instance: self.gate.instance,
-            lanes: self.gate.lanes,
-            group: self.gate.group,
-            delivery: self.gate.delivery,
-            batch: self.batch,
-            kafka: self.kafka,
-            trust: self.trust,
-            policy: self.policy,
-            listen: self.listen,
-            otlp_endpoint: self.otlp_endpoint,
-            log: self.log,
-            routes: self.routes,
-        };
-        (gate, routes, settings)
+        let gate = Gate { id: self.gate.id, realm: self.realm, key: self.gate.key };
+        let routes = self.settings.routes.iter().map(|route| Arc::clone(&route.route)).collect();
+        (gate, routes, self.settings)
     }
-}
-
-/// A configuration without the gate's key: what runs beside the decision.
-#[derive(Debug)]
-pub struct Settings {
-    /// See [`GateSettings::instance`].
-    pub instance: Option<String>,
-    /// See [`GateSettings::lanes`].
-    pub lanes: NonZeroUsize,
-    /// See [`GateSettings::group`].
-    pub group: String,
-    /// See [`GateSettings::delivery`].
-    pub delivery: Delivery,
-    /// See [`Config::batch`].
-    pub batch: Batch,
-    /// See [`Config::kafka`].
-    pub kafka: KafkaProperties,
-    /// See [`Config::trust`].
-    pub trust: BTreeMap<TrustDomain, DomainFiles>,
-    /// See [`Config::policy`].
-    pub policy: PolicySettings,
-    /// See [`Config::listen`].
-    pub listen: Option<SocketAddr>,
-    /// See [`Config::otlp_endpoint`].
-    pub otlp_endpoint: Option<String>,
-    /// See [`Config::log`].
-    pub log: LogSettings,
-    /// See [`Config::routes`].
-    pub routes: Vec<RouteSettings>,
 }
 
 impl Loaded {
@@ -266,17 +237,20 @@ impl Loaded {
         let complete = !problems.stop();
         let (trust_kept, policy_kept) = (trust.clone(), policy.clone());
         let config = match (complete, realm, gate, policy) {
-            (true, Some(realm), Some(gate), Some(policy)) => Some(Config {
+            (true, Some(realm), Some((gate, member)), Some(policy)) => Some(Config {
                 realm,
                 gate,
-                batch,
-                kafka,
-                trust,
-                policy,
-                listen,
-                otlp_endpoint,
-                log,
-                routes: routes.clone(),
+                settings: Settings {
+                    member,
+                    batch,
+                    kafka,
+                    trust,
+                    policy,
+                    listen,
+                    otlp_endpoint,
+                    log,
+                    routes: routes.clone(),
+                },
             }),
             _ => None,
         };

@@ -12,11 +12,11 @@ use zeroize::Zeroizing;
 use super::document::Table;
 use super::item::Item;
 use super::problem::Problem;
-use super::{Batch, Delivery, DomainFiles, GateSettings, LogFormat, LogSettings, PolicySettings};
+use super::{Batch, Delivery, DomainFiles, GateIdentity, LogFormat, LogSettings, Member, PolicySettings};
 use crate::authorize::ids::{TrustDomain, WorkloadId};
 use crate::authorize::jose::{Algorithm, SigningKey};
 
-pub(super) fn read_gate(mut table: Table<'_, '_>, base: &Path) -> Option<GateSettings> {
+pub(super) fn read_gate(mut table: Table<'_, '_>, base: &Path) -> Option<(GateIdentity, Member)> {
     let id = table.need("id", "the gate's own identifier, such as \"spiffe://example.org/gate/payments\"");
     let id = id.and_then(|item| item.parse::<WorkloadId>());
     let key = table.need("key", "the file of the gate's private key; `countersign keys` makes one");
@@ -68,15 +68,14 @@ pub(super) fn read_gate(mut table: Table<'_, '_>, base: &Path) -> Option<GateSet
     });
     table.finish();
     let (key_file, key) = key?;
-    Some(GateSettings {
-        id: id?,
-        key_file,
-        key,
+    let identity = GateIdentity { id: id?, key_file, key };
+    let member = Member {
         instance,
         lanes: lanes.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN),
         group: group?,
         delivery: delivery.unwrap_or(Delivery::ExactlyOnce),
-    })
+    };
+    Some((identity, member))
 }
 
 /// `countersign.` and the path of the gate's identifier: two gates of one name share their work.

@@ -38,22 +38,25 @@ fn the_example_is_read_whole_and_its_defaults_are_the_contracts() {
     assert!(loaded.problems.is_empty(), "{}", loaded.problems);
     let config = loaded.config.unwrap();
     assert_eq!(config.realm.as_str(), "prod");
-    assert_eq!(config.gate.group, "countersign.gate.payments");
-    assert_eq!(config.gate.delivery, Delivery::ExactlyOnce);
-    assert_eq!(config.listen.unwrap().to_string(), "127.0.0.1:9464");
-    assert!(config.otlp_endpoint.is_none());
-    assert_eq!(config.kafka.get("bootstrap.servers"), Some("localhost:9092"));
-    assert_eq!(config.policy.subject_type, "User");
-    assert!(config.policy.path.is_absolute() && config.policy.path.ends_with("policies"));
-    let route = &config.routes[0].route;
+    assert_eq!(config.settings.member.group, "countersign.gate.payments");
+    assert_eq!(config.settings.member.delivery, Delivery::ExactlyOnce);
+    assert_eq!(config.settings.listen.unwrap().to_string(), "127.0.0.1:9464");
+    assert!(config.settings.otlp_endpoint.is_none());
+    assert_eq!(config.settings.kafka.get("bootstrap.servers"), Some("localhost:9092"));
+    assert_eq!(config.settings.policy.subject_type, "User");
+    assert!(config.settings.policy.path.is_absolute() && config.settings.policy.path.ends_with("policies"));
+    let route = &config.settings.routes[0].route;
     assert!(route.require_transaction && !route.require_countersignature);
     assert_eq!(
         (route.skew_s, route.proof_life_s, route.max_queue_time_s, route.receipt_life_s),
         (30, 300, 86_400, 900)
     );
-    assert_eq!(config.routes[0].replay_topics.values().next().unwrap().as_str(), "payments.commands.replay");
-    assert_eq!(config.routes[0].start, Start::Earliest);
-    let domain = config.trust.values().next().unwrap();
+    assert_eq!(
+        config.settings.routes[0].replay_topics.values().next().unwrap().as_str(),
+        "payments.commands.replay"
+    );
+    assert_eq!(config.settings.routes[0].start, Start::Earliest);
+    let domain = config.settings.trust.values().next().unwrap();
     assert_eq!(domain.algorithms, Algorithm::DEFAULT);
 }
 
@@ -218,10 +221,13 @@ fn variables_replace_values_and_strangers_are_only_warned_about() {
     assert_eq!(loaded.problems.len(), 1, "{}", loaded.problems);
     assert!(loaded.problems.to_string().contains("COUNTERSIGN_SERVICE_HOST"));
     let config = loaded.config.unwrap();
-    assert_eq!((config.realm.as_str(), config.gate.lanes.get(), config.listen), ("stage", 3, None));
-    assert_eq!(config.gate.instance.as_deref(), Some("gate-0"));
-    assert_eq!(config.kafka.get("bootstrap.servers"), Some("kafka:9092"));
-    assert_eq!(config.kafka.get("sasl.password"), Some("hush"));
+    assert_eq!(
+        (config.realm.as_str(), config.settings.member.lanes.get(), config.settings.listen),
+        ("stage", 3, None)
+    );
+    assert_eq!(config.settings.member.instance.as_deref(), Some("gate-0"));
+    assert_eq!(config.settings.kafka.get("bootstrap.servers"), Some("kafka:9092"));
+    assert_eq!(config.settings.kafka.get("sasl.password"), Some("hush"));
     assert!(!format!("{config:?}").contains("hush"));
     let bad = read_with(GOOD, &[("COUNTERSIGN_REALM", "A"), ("COUNTERSIGN_KAFKA_ACKS", "0")]);
     let shown = bad.problems.to_string();
@@ -247,8 +253,8 @@ fn the_configuration_that_is_delivered_with_the_compose_file_has_no_unknown_key(
     let loaded = read(include_str!("../../deploy/gate/countersign.toml"));
     assert!(loaded.problems.is_empty(), "{}", loaded.problems);
     let config = loaded.config.unwrap();
-    assert_eq!(config.log.format, LogFormat::Json);
-    assert_eq!(config.otlp_endpoint.as_deref(), Some("http://collector:4318"));
+    assert_eq!(config.settings.log.format, LogFormat::Json);
+    assert_eq!(config.settings.otlp_endpoint.as_deref(), Some("http://collector:4318"));
 }
 
 #[test]

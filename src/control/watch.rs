@@ -41,18 +41,6 @@ impl Reload {
             Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
         }
     }
-
-    /// Asks for a look at each SIGHUP, for as long as it is polled.
-    ///
-    /// # Errors
-    /// The signal cannot be taken.
-    pub async fn on_hangup(self) -> std::io::Result<()> {
-        let mut hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
-        while hangups.recv().await.is_some() {
-            self.now();
-        }
-        Ok(())
-    }
 }
 
 /// The thread that refreshes a [`Control`]. Dropping it ends the thread.

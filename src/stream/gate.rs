@@ -68,11 +68,11 @@ impl GateSettings {
         });
         Self {
             properties: settings.kafka.clone(),
-            group: settings.group.clone(),
-            instance: settings.instance.clone(),
+            group: settings.member.group.clone(),
+            instance: settings.member.instance.clone(),
             nonce,
-            lanes: settings.lanes.get(),
-            delivery: settings.delivery,
+            lanes: settings.member.lanes.get(),
+            delivery: settings.member.delivery,
             lane: LaneSettings {
                 lane: 0,
                 sources,

@@ -89,7 +89,7 @@ impl World {
         for name in ["invoices", "ledger"] {
             let path = self.folder.path().join(format!("{name}.toml"));
             let config = Config::load(&path, []).map_err(DemoError::Config)?;
-            self.trust = TrustSource::read(&config.trust).load().map_err(DemoError::Config)?;
+            self.trust = TrustSource::read(&config.settings.trust).load().map_err(DemoError::Config)?;
             configs.push((name, config));
         }
         std::thread::scope(|scope| {

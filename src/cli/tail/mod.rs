@@ -98,7 +98,7 @@ impl Tail {
         let cluster = self.cluster.resolve()?;
         let config = cluster.config.as_ref().ok_or(TailError::NoConfig)?;
         let watched = self.watched(config)?;
-        let trust: Trust = TrustSource::read(&config.trust).load().map_err(TailError::Trust)?;
+        let trust: Trust = TrustSource::read(&config.settings.trust).load().map_err(TailError::Trust)?;
         let verifier = Verifier::new(cluster.realm.clone(), trust);
         let mut client = cluster.client.clone();
         let consumer: BaseConsumer = client
@@ -131,12 +131,12 @@ impl Tail {
     }
 
     fn watched(&self, config: &Config) -> Result<Watched, TailError> {
-        let names: BTreeSet<&str> = config.routes.iter().map(|r| r.route.name.as_str()).collect();
+        let names: BTreeSet<&str> = config.settings.routes.iter().map(|r| r.route.name.as_str()).collect();
         if let Some(unknown) = self.routes.iter().find(|name| !names.contains(name.as_str())) {
             return Err(TailError::NoRoute(unknown.clone()));
         }
         let mut watched = Watched::default();
-        for route in config.routes.iter().map(|settings| Arc::clone(&settings.route)) {
+        for route in config.settings.routes.iter().map(|settings| Arc::clone(&settings.route)) {
             if self.routes.is_empty() || self.routes.contains(&route.name) {
                 watched.authorized.insert(route.to.clone());
                 watched.denied.insert(route.denied.clone());
