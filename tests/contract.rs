@@ -178,7 +178,8 @@ fn every_case_has_the_outcome_and_the_reason_of_the_contract() {
         for warm in [false, true] {
             let mut state = PartitionState::new(window_ms(&route));
             let effects = world.decide(&route, &record, &mut state);
-            let audit = world.codec.decode(effects.audit.value.as_deref().unwrap()).unwrap();
+            let audit =
+                world.codec.decode(effects.audit.as_ref().unwrap().value.as_deref().unwrap()).unwrap();
             let found = (audit.outcome.as_str(), audit.reason.as_deref());
             let expected = (case["expect"]["outcome"].as_str().unwrap(), case["expect"]["reason"].as_str());
             if found != expected {
@@ -234,7 +235,7 @@ fn no_dead_letter_and_no_audit_record_holds_a_signature() {
         let route = world.route(case);
         let record = record(&case["record"]);
         let effects = world.decide(&route, &record, &mut PartitionState::new(window_ms(&route)));
-        let mut written = vec![effects.audit.value.unwrap()];
+        let mut written = vec![effects.audit.unwrap().value.unwrap()];
         if case["expect"]["outcome"] == "deny" {
             let letter = effects.outcome.unwrap();
             written.extend(letter.headers.into_iter().filter_map(|header| header.value));
@@ -259,7 +260,7 @@ fn a_proof_is_good_once_in_its_partition_and_again_only_where_it_stood() {
     let mut state = PartitionState::new(window_ms(&route));
     let reason = |record: &Record, state: &mut PartitionState| {
         let effects = world.decide(&route, record, state);
-        world.codec.decode(effects.audit.value.as_deref().unwrap()).unwrap().reason
+        world.codec.decode(effects.audit.as_ref().unwrap().value.as_deref().unwrap()).unwrap().reason
     };
 
     state.begin();

@@ -24,6 +24,7 @@ pub mod request;
 pub mod route;
 pub mod standing;
 pub mod state;
+pub mod step_up;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod token_cache;

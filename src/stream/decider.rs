@@ -6,6 +6,7 @@ use std::time::Duration;
 pub use crate::authorize::engine::Delivery;
 use crate::authorize::ids::{Digest, Offset, Topic, UnixMillis};
 use crate::authorize::record::Record;
+pub use crate::authorize::step_up::Turn;
 use crate::wire::outgoing::Effects;
 
 /// Why a record could not be turned into effects: a fault of the gate, not of the record. The lane stops the partition.
@@ -30,15 +31,28 @@ pub struct ReplayBatch {
 pub enum Input<'a> {
     /// The next record of the source partition, and what earlier tries have shown of it.
     Record(&'a Record, &'a Delivery),
-    /// The next record of the partition's answers.
-    Answer(&'a Record),
-    /// A held record whose turn has come ([`Remembered::due`]), as its payload stands in the holds topic.
-    Held(&'a Record, &'a Delivery),
+    /// The next record of the partition's answers, and the payload of the held record that it names
+    /// ([`Remembered::named`]), as it stands in the holds topic; `None` where it names none.
+    Answer(&'a Record, Option<&'a Record>),
+    /// A held record whose turn has come ([`Remembered::due`]), as its payload stands in the holds topic, and what is to
+    /// become of it.
+    Held(&'a Record, Turn, &'a Delivery),
 }
 
-/// A held record whose turn has come: answered, out of time, or no longer behind another.
+/// A held record whose turn has come: answered, out of time, no longer behind another, or with a reminder to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
+    /// Its offset in the source partition.
+    pub source: Offset,
+    /// The offset of its payload in the partition's holds.
+    pub payload: Offset,
+    /// What is to become of it.
+    pub turn: Turn,
+}
+
+/// A held record, and where its payload stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
     /// Its offset in the source partition.
     pub source: Offset,
     /// The offset of its payload in the partition's holds.
@@ -67,6 +81,11 @@ pub trait Remembered {
     /// The payload of the record held from `source` stands at `payload` in the holds topic. Called after the commit that
     /// wrote it, before [`Self::commit`].
     fn stored(&mut self, _source: Offset, _payload: Offset) {}
+    /// The held record that an answer names: its payload has to be read before the answer can be decided. `None` where the
+    /// answer names no record that is held here, whatever its bytes.
+    fn named(&self, _answer: &Record) -> Option<Stored> {
+        None
+    }
     /// At most so many held records whose turn has come at the first moment, `now`, in the order of their offsets. The second, `answered`, is the moment up to
     /// which every answer that the broker had taken has been decided: a hold is out of time only if it ended before that.
     fn due(&self, _now: UnixMillis, _answered: UnixMillis, _limit: usize) -> Vec<Due> {

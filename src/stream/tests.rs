@@ -119,7 +119,7 @@ impl Decider for Copier {
             )),
             kept: Vec::new(),
             told: Vec::new(),
-            audit: outgoing("audit", record.source.to_string(), record.value.clone()),
+            audit: Some(outgoing("audit", record.source.to_string(), record.value.clone())),
         })
     }
 }

@@ -40,8 +40,8 @@ pub struct Effects {
     pub kept: Vec<Kept>,
     /// What is told to others: challenges.
     pub told: Vec<Outgoing>,
-    /// The audit record.
-    pub audit: Outgoing,
+    /// The audit record; `None` where nothing was decided: a reminder of a challenge, or a turn that came to nothing.
+    pub audit: Option<Outgoing>,
 }
 
 /// A record of the holds topic.
@@ -101,7 +101,7 @@ pub fn effects(
         value: Some(Bytes::from(bytes)),
         headers: Vec::new(),
     };
-    Ok(Effects { outcome: Some(outcome), kept: Vec::new(), told: Vec::new(), audit })
+    Ok(Effects { outcome: Some(outcome), kept: Vec::new(), told: Vec::new(), audit: Some(audit) })
 }
 
 fn forwarded(route: &Route, record: &Record, forward: Forward, counts: PartitionCounts) -> Outgoing {
@@ -353,7 +353,7 @@ mod tests {
         let at = |record: &Record, denied_count| {
             let counts = PartitionCounts { denied: denied_count, ..COUNTS };
             let effects = denied(record, &route, counts, Delivery::Open);
-            (effects.outcome.unwrap().partition.0, effects.audit.partition.0)
+            (effects.outcome.unwrap().partition.0, effects.audit.unwrap().partition.0)
         };
         assert_eq!(at(&record, 8), (5, 2));
         assert_eq!(at(&record, 3).0, route.partitioner.partition(b"inv-7", 3));
@@ -370,7 +370,7 @@ mod tests {
             let denial = Denial::new(Reason::Forbidden, "no");
             let step = Step { decision: Decision::Deny(denial), audit: full(), delivery: Delivery::Open };
             let effects = effects(&codec, &plain(), &record, step, COUNTS, &mut state).unwrap();
-            let bytes = effects.audit.value.unwrap();
+            let bytes = effects.audit.unwrap().value.unwrap();
             assert_eq!(codec.decode(&bytes).unwrap().leaf_index, leaf);
         }
         assert_eq!(state.tree().size(), 5);

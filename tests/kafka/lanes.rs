@@ -310,7 +310,7 @@ impl Decider for Copier {
             value: None,
             headers: vec![Header::new("leaf", leaf.to_string())],
         };
-        Ok(Effects { outcome: Some(outcome), kept: Vec::new(), told: Vec::new(), audit })
+        Ok(Effects { outcome: Some(outcome), kept: Vec::new(), told: Vec::new(), audit: Some(audit) })
     }
 }
 

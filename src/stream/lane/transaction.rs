@@ -51,8 +51,8 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             }
             let Some(effects) = self.decide_next(transaction)? else { break };
             let outcome = effects.outcome.iter().map(|outcome| (Tag::Outcome(transaction.taken), outcome));
-            let audit = (Tag::Audit(transaction.taken), &effects.audit);
-            for (tag, record) in outcome.chain([audit]) {
+            let audit = effects.audit.iter().map(|audit| (Tag::Audit(transaction.taken), audit));
+            for (tag, record) in outcome.chain(audit) {
                 let limits = self.settings.limits.get(&record.topic).copied().unwrap_or_default();
                 if let Some(why) = limits.refuse(record) {
                     transaction.doomed.push(Refusal { tag, why: why.to_owned(), certain: true });
