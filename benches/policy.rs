@@ -86,12 +86,12 @@ fn decisions(criterion: &mut Criterion) {
     let subject: Option<&SubjectId> = None;
     let facts = Facts {
         now: UnixMillis(1_893_456_000_000),
-        message: MessageFacts {
+        message: Some(MessageFacts {
             topic: "payments.commands",
             partition: Partition(0),
             offset: Offset(1),
             accepted: UnixMillis(1_893_455_999_000),
-        },
+        }),
         sender: &sender,
         subject,
         transaction: Some(TransactionFacts {

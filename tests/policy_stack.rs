@@ -23,12 +23,12 @@ fn errors(body: &str) -> Vec<(String, String)> {
     let bundle = load(body).unwrap_or_else(|errors| panic!("{:?}", errors.problems()));
     let entities = Entities::load(Vec::new(), &bundle).unwrap();
     let sender = WorkloadId::parse("spiffe://example.org/agent").unwrap();
-    let message = MessageFacts {
+    let message = Some(MessageFacts {
         topic: "t",
         partition: Partition(0),
         offset: Offset(41),
         accepted: UnixMillis(1_893_456_000_000),
-    };
+    });
     let facts = Facts {
         now: UnixMillis(1_893_456_000_000),
         message,

@@ -1,5 +1,6 @@
-//! One verified record with its request, as the policies are asked about it: who is asked as principal, and the facts
-//! that a context may be built from (contract, section 10). Limits: it borrows what was verified and adds nothing.
+//! One verified record with its request, or what is asked without one, as the policies are asked about it: who is asked as
+//! principal, and the facts that a context may be built from (contract, section 10). Limits: it borrows what was verified
+//! and adds nothing.
 
 use super::decision::{Denial, Reason};
 use super::identity::Verified;
@@ -12,10 +13,11 @@ use super::record::Record;
 use super::request::{Evidence, Request, TransactionClaims};
 use super::route::{Party, Route};
 
-/// Everything that is known about a record once its request is.
+/// Everything that is known about a record, or of who asks without one, once the request is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Case<'a> {
-    pub(super) record: &'a Record,
+    /// `None` where it is asked over HTTP.
+    pub(super) record: Option<&'a Record>,
     pub(super) route: &'a Route,
     pub(super) verified: &'a Verified,
     pub(super) chain: &'a Chain,
@@ -57,16 +59,15 @@ impl<'a> Case<'a> {
 
     /// What the gate offers to a context.
     pub(super) fn facts(&self, now: UnixMillis) -> Facts<'a> {
-        let source = &self.record.source;
         let Request { action, resource, workflow, value } = self.request;
         Facts {
             now,
-            message: MessageFacts {
-                topic: source.topic.as_str(),
-                partition: source.partition,
-                offset: source.offset,
+            message: self.record.map(|record| MessageFacts {
+                topic: record.source.topic.as_str(),
+                partition: record.source.partition,
+                offset: record.source.offset,
                 accepted: self.verified.accepted,
-            },
+            }),
             sender: &self.verified.sender,
             subject: self.subject,
             transaction: self.verified.transaction.as_ref().map(|transaction| TransactionFacts {

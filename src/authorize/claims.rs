@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::ids::{Digest, TrustDomain, WorkloadId};
+use super::ids::{Digest, TrustDomain, UnixMillis, WorkloadId};
 use super::jose::{Algorithm, PublicKey, TokenKind};
 use super::json;
 use super::limits::{MAX_ACT_DEPTH, MAX_JTI_CHARS};
@@ -245,9 +245,48 @@ impl ProofClaims {
         if !json::integers_are_safe(&claims.map, payload, &REQUEST_MEMBERS) {
             return Err(unsafe_integer());
         }
-        let audience = claims.audience("aud")?;
         let issued_at = claims.date("iat")?;
-        let times = claims.times(true)?;
+        let mut proof = Self::bare(&mut claims, issued_at, proof_life_s, present)?;
+        let mut kafka = claims.object("kafka")?;
+        let digests = kafka.digests()?;
+        proof.proof = Arc::new(Proof {
+            jti: proof.proof.jti.clone(),
+            partition: kafka.optional_count("partition")?,
+            action: claims.shaped("action")?,
+            resource: claims.shaped("resource")?,
+            workflow: claims.shaped("workflow")?,
+            signed_headers: digests.headers,
+        });
+        Ok(Self { key: digests.key, value: digests.value, ..proof })
+    }
+
+    /// Reads the payload of a WPT on an HTTP request at `now` (WPT draft, section 2): `iat` may be absent, and its life is
+    /// then counted from now. What it says of a record is not looked at.
+    ///
+    /// # Errors
+    /// The first rule of form that it breaks, the proof's life included.
+    pub fn read_request(
+        payload: &[u8],
+        proof_life_s: u32,
+        present: &[TokenKind],
+        now: UnixMillis,
+    ) -> Result<Self, Malformed> {
+        let mut claims = Members::read(payload)?;
+        let issued_at = claims.optional_date("iat")?;
+        // Over already: that is a matter of time, not of form.
+        let from = issued_at.unwrap_or_else(|| now.as_seconds().min(claims.date("exp").unwrap_or(0.0) - 1.0));
+        Self::bare(&mut claims, from, proof_life_s, present)
+    }
+
+    /// What every WPT says.
+    fn bare(
+        claims: &mut Members,
+        issued_at: f64,
+        proof_life_s: u32,
+        present: &[TokenKind],
+    ) -> Result<Self, Malformed> {
+        let audience = claims.audience("aud")?;
+        let times = claims.times(false)?;
         let life = micros(times.expires_at) - micros(issued_at);
         if life <= 0 {
             return Err(Malformed("has an `exp` that is not after its `iat`".to_owned()));
@@ -268,16 +307,13 @@ impl ProofClaims {
                 return Err(Malformed(format!("needs `oth.{}` to be a string", kind.header_name())));
             }
         }
-        let mut kafka = claims.object("kafka")?;
-        let digests = kafka.digests()?;
-        let partition = kafka.optional_count("partition")?;
         let proof = Proof {
             jti,
-            action: claims.shaped("action")?,
-            resource: claims.shaped("resource")?,
-            workflow: claims.shaped("workflow")?,
-            signed_headers: digests.headers,
-            partition,
+            action: None,
+            resource: None,
+            workflow: None,
+            signed_headers: None,
+            partition: None,
         };
         Ok(Self {
             proof: Arc::new(proof),
@@ -286,8 +322,8 @@ impl ProofClaims {
             wit_hash,
             transaction_hash,
             other_hashes,
-            key: digests.key,
-            value: digests.value,
+            key: None,
+            value: None,
         })
     }
 }

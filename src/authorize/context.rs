@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::claims::{Countersigned, Identity, Malformed, ProofClaims, Transaction, check_grant};
 use super::decision::{Denial, Reason};
-use super::ids::{Digest, TrustDomain, WorkloadId};
+use super::ids::{Digest, TrustDomain, UnixMillis, WorkloadId};
 use super::jose::{Jws, TokenKind, token_hash};
 use super::limits::{MAX_HEADER_BYTES, MAX_HEADERS, MAX_TOKEN_BYTES};
 use super::record::Record;
@@ -72,11 +72,41 @@ impl<T: std::fmt::Debug> std::fmt::Debug for Presented<'_, T> {
 
 /// The values of the five, by kind.
 #[derive(Default, Clone, Copy)]
-struct Tokens<'r> {
+pub struct Tokens<'r> {
     values: [Option<&'r [u8]>; 5],
 }
 
+// By hand: the tokens are live credentials.
+impl std::fmt::Debug for Tokens<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let there = TokenKind::ALL.into_iter().filter(|kind| self.get(*kind).is_some());
+        f.debug_list().entries(there).finish()
+    }
+}
+
 impl<'r> Tokens<'r> {
+    /// Adds a header of an HTTP request.
+    ///
+    /// # Errors
+    /// `context_too_large` past 8 KiB, `context_malformed` for a second of its kind.
+    pub fn add(&mut self, kind: TokenKind, value: &'r [u8]) -> Result<(), Denial> {
+        let name = kind.header_name();
+        if value.len() > MAX_TOKEN_BYTES {
+            let detail = format!("the header `{name}` is larger than {MAX_TOKEN_BYTES} bytes");
+            return Err(Denial::new(Reason::ContextTooLarge, detail));
+        }
+        match self.values.get_mut(kind as usize) {
+            Some(place @ None) => {
+                *place = Some(value);
+                Ok(())
+            }
+            _ => {
+                let detail = format!("the header `{name}` is there twice");
+                Err(Denial::new(Reason::ContextMalformed, detail))
+            }
+        }
+    }
+
     fn get(&self, kind: TokenKind) -> Option<&'r [u8]> {
         self.values.get(kind as usize).copied().flatten()
     }
@@ -91,8 +121,35 @@ impl<'r> Claimed<'r> {
         check_sizes(record)?;
         let tokens = tokens(record)?;
         let unproven = unproven(record, route, &tokens)?;
-        check_missing(route, &tokens, unproven.is_some())?;
+        check_missing(route, &tokens, unproven.is_some(), "record")?;
+        Self::of(&tokens, unproven, cache, |payload, present| {
+            ProofClaims::read(payload, route.proof_life_s, present)
+        })
+    }
 
+    /// Reads the tokens of an HTTP request that asks at `now` what a record of `route` could do. Whoever asks proves itself:
+    /// `unproven` is for records.
+    ///
+    /// # Errors
+    /// As [`Claimed::read`].
+    pub fn read_request(
+        tokens: &Tokens<'r>,
+        route: &Route,
+        now: UnixMillis,
+        cache: &TokenCache,
+    ) -> Result<Self, Denial> {
+        check_missing(route, tokens, false, "request")?;
+        Self::of(tokens, None, cache, |payload, present| {
+            ProofClaims::read_request(payload, route.proof_life_s, present, now)
+        })
+    }
+
+    fn of(
+        tokens: &Tokens<'r>,
+        unproven: Option<WorkloadId>,
+        cache: &TokenCache,
+        read: impl FnOnce(&[u8], &[TokenKind]) -> Result<ProofClaims, Malformed>,
+    ) -> Result<Self, Denial> {
         let kind = TokenKind::WorkloadIdentity;
         let identity = match (&unproven, tokens.get(kind)) {
             (None, Some(token)) => Some(presented(
@@ -108,7 +165,7 @@ impl<'r> Claimed<'r> {
             _ => None,
         };
         let proof = match tokens.get(TokenKind::WorkloadProof) {
-            Some(token) => Some(read_proof(token, route, &tokens)?),
+            Some(token) => Some(read_proof(token, tokens, read)?),
             None => None,
         };
         let sender = match (unproven, identity, proof) {
@@ -117,7 +174,7 @@ impl<'r> Claimed<'r> {
                 ClaimedSender::Signed { identity, proof, claims, proof_hash }
             }
             // Found missing above.
-            _ => return Err(missing("the identity and the proof of its sender")),
+            _ => return Err(missing("record", "the identity and the proof of its sender")),
         };
         let domain = match &sender {
             ClaimedSender::Signed { identity, .. } => identity.claims.subject.trust_domain().clone(),
@@ -233,7 +290,7 @@ fn unproven(record: &Record, route: &Route, tokens: &Tokens<'_>) -> Result<Optio
     Ok(Some(sender.clone()))
 }
 
-fn check_missing(route: &Route, tokens: &Tokens<'_>, unproven: bool) -> Result<(), Denial> {
+fn check_missing(route: &Route, tokens: &Tokens<'_>, unproven: bool, of: &str) -> Result<(), Denial> {
     let needed = [
         (TokenKind::WorkloadIdentity, !unproven),
         (TokenKind::WorkloadProof, !unproven),
@@ -241,13 +298,13 @@ fn check_missing(route: &Route, tokens: &Tokens<'_>, unproven: bool) -> Result<(
         (TokenKind::Countersignature, route.require_countersignature),
     ];
     match needed.into_iter().find(|(kind, needed)| *needed && tokens.get(*kind).is_none()) {
-        Some((kind, _)) => Err(missing(&format!("the header `{}`", kind.header_name()))),
+        Some((kind, _)) => Err(missing(of, &format!("the header `{}`", kind.header_name()))),
         None => Ok(()),
     }
 }
 
-fn missing(what: &str) -> Denial {
-    Denial::new(Reason::ContextMissing, format!("the record lacks {what}"))
+fn missing(of: &str, what: &str) -> Denial {
+    Denial::new(Reason::ContextMissing, format!("the {of} lacks {what}"))
 }
 
 fn malformed(kind: TokenKind, problem: &Malformed) -> Denial {
@@ -279,15 +336,14 @@ fn presented<'r, T>(
 
 fn read_proof<'r>(
     token: &'r [u8],
-    route: &Route,
     tokens: &Tokens<'_>,
+    read: impl FnOnce(&[u8], &[TokenKind]) -> Result<ProofClaims, Malformed>,
 ) -> Result<(Jws<'r>, ProofClaims, Digest), Denial> {
     let kind = TokenKind::WorkloadProof;
     let jws = parse(token, kind)?;
     let present = [TokenKind::Countersignature, TokenKind::StepUpGrant];
     let present: Vec<_> = present.into_iter().filter(|kind| tokens.get(*kind).is_some()).collect();
-    let claims =
-        ProofClaims::read(jws.payload(), route.proof_life_s, &present).map_err(|e| malformed(kind, &e))?;
+    let claims = read(jws.payload(), &present).map_err(|e| malformed(kind, &e))?;
     Ok((jws, claims, token_hash(token)))
 }
 

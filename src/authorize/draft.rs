@@ -9,7 +9,7 @@ use super::identity::{Known, Transaction, Verified, accepted};
 use super::jose::{TokenKind, sha256};
 use super::policy::Answer;
 use super::provenance::Chain;
-use super::record::Record;
+use super::record::{Record, TimestampType};
 use super::request::Request;
 use super::route::{Gate, Route};
 use super::traceparent::TraceParent;
@@ -19,9 +19,26 @@ use super::traceparent::TraceParent;
 pub(super) struct Draft(AuditRecord);
 
 impl Draft {
-    /// What can be said before anything is verified.
+    /// What can be said of a record before anything is verified.
     pub(super) fn new(gate: &Gate, route: &Route, record: &Record, moment: &Moment<'_>) -> Self {
         let digest = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map(|b| sha256(&[b]).to_string());
+        let mut draft = Self::asked(gate, route, moment);
+        let audit = &mut draft.0;
+        audit.topic = record.source.topic.to_string();
+        audit.partition = record.source.partition.0;
+        audit.offset = record.source.offset.0;
+        audit.timestamp = record.timestamp.map(|at| at.0);
+        audit.timestamp_type = record.timestamp_type.as_str().to_owned();
+        audit.accepted = accepted(record, route, moment.now).0;
+        audit.token_hashes = token_hashes(record);
+        audit.key_digest = digest(&record.key);
+        audit.value_digest = digest(&record.value);
+        audit.trace_id = TraceParent::of(record).map(TraceParent::trace_id_hex);
+        draft
+    }
+
+    /// What can be said before anything is verified of what is asked without a record: it stands nowhere.
+    pub(super) fn asked(gate: &Gate, route: &Route, moment: &Moment<'_>) -> Self {
         let snapshot = moment.snapshot;
         let control = [
             ("trust", snapshot.trust.version()),
@@ -34,12 +51,12 @@ impl Draft {
             reason: None,
             detail: None,
             realm: gate.realm.to_string(),
-            topic: record.source.topic.to_string(),
-            partition: record.source.partition.0,
-            offset: record.source.offset.0,
-            timestamp: record.timestamp.map(|at| at.0),
-            timestamp_type: record.timestamp_type.as_str().to_owned(),
-            accepted: accepted(record, route, moment.now).0,
+            topic: String::new(),
+            partition: -1,
+            offset: -1,
+            timestamp: None,
+            timestamp_type: TimestampType::NotAvailable.as_str().to_owned(),
+            accepted: moment.now.0,
             decided: moment.now.0,
             gate: gate.id.to_string(),
             route: route.name.clone(),
@@ -71,10 +88,10 @@ impl Draft {
             control: control
                 .map(|(name, version)| AuditControl { name: name.to_owned(), version: version.to_string() })
                 .into(),
-            token_hashes: token_hashes(record),
-            key_digest: digest(&record.key),
-            value_digest: digest(&record.value),
-            trace_id: TraceParent::of(record).map(TraceParent::trace_id_hex),
+            token_hashes: Vec::new(),
+            key_digest: None,
+            value_digest: None,
+            trace_id: None,
             leaf_index: 0,
         })
     }

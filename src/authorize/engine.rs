@@ -180,7 +180,7 @@ impl Engine {
             .as_ref()
             .map(|of| SubjectId::new(&of.subject, &of.domain, self.gate.id.trust_domain()));
         let case = Case {
-            record,
+            record: Some(record),
             route: rules.route,
             verified: &verified,
             chain: &chain,
@@ -188,16 +188,22 @@ impl Engine {
             subject: subject.as_ref(),
         };
         let allowed = ask(&case, moment, draft)?;
-        self.forward(&case, moment, Permit::from_allowed(allowed))
+        self.forward(record, &case, moment, Permit::from_allowed(allowed))
     }
 
     /// Signs what was decided, over the record as it is forwarded.
-    fn forward(&self, case: &Case<'_>, moment: &Moment<'_>, permit: Permit) -> Result<Forward, Denial> {
-        let mut headers = forwarded_headers(case.record, moment.id);
+    fn forward(
+        &self,
+        record: &Record,
+        case: &Case<'_>,
+        moment: &Moment<'_>,
+        permit: Permit,
+    ) -> Result<Forward, Denial> {
+        let mut headers = forwarded_headers(record, moment.id);
         let token = countersign(&Forwarding {
             gate: &self.gate,
             route: case.route,
-            record: case.record,
+            record,
             headers: &headers,
             verified: case.verified,
             chain: case.chain,

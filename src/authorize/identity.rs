@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use super::claims::{Identity, Judged, ProofClaims, Times};
-use super::context::{Claimed, ClaimedSender};
+use super::context::{Claimed, ClaimedSender, Presented};
 use super::decision::{Denial, Reason};
 use super::digests;
-use super::ids::{Digest, Realm, TrustDomain, UnixMillis, WorkloadId};
+use super::ids::{Digest, Offset, Realm, TrustDomain, UnixMillis, WorkloadId};
 use super::jose::{Algorithm, Jws, KeyChoice, KeySet, TokenKind};
 use super::record::{Record, TimestampType};
 use super::replay::{Entry, Memory, Seen};
@@ -36,7 +36,7 @@ pub struct Rules<'a> {
     pub source_partitions: i32,
 }
 
-/// A record whose sender is known. Made by [`verify`] alone.
+/// A record whose sender is known, or a caller over HTTP. Made by [`verify`] and [`verify_caller`] alone.
 #[derive(Debug, Clone)]
 pub struct Verified {
     /// Who sent it.
@@ -49,9 +49,9 @@ pub struct Verified {
     pub transaction: Option<Arc<Transaction>>,
     /// What the sender signed for this record; `None` if it is not proven.
     pub proof: Option<Arc<Proof>>,
-    /// The digest of the record's key.
+    /// The digest of the record's key; `None` over HTTP.
     pub key: Option<Digest>,
-    /// The digest of the record's value.
+    /// The digest of the record's value; `None` over HTTP.
     pub value: Option<Digest>,
     /// What must be remembered with the decision, whatever it will be; `None` if there is no proof to be copied.
     pub replay: Option<Entry>,
@@ -112,6 +112,64 @@ pub fn verify(
     }
 }
 
+/// Verifies who asks over HTTP, by a proof that is made out for `audience`, the target URI (WPT draft, section 4). There is
+/// no record: *E* is *N*, and the proof is remembered as one that stood nowhere, so it is good for one request.
+///
+/// # Errors
+/// The first check that fails, with what was known by then.
+pub fn verify_caller(
+    claimed: &Claimed<'_>,
+    audience: &str,
+    rules: &Rules<'_>,
+    memory: &Memory,
+) -> Result<Verified, Refused> {
+    let accepted = rules.now;
+    let mut known = Known { accepted, sender: None, transaction: None };
+    let mut check = || {
+        let ClaimedSender::Signed { identity, proof, claims, .. } = &claimed.sender else {
+            return Err(Denial::new(Reason::ContextMissing, "the request lacks the proof of its sender"));
+        };
+        check_identity(identity, accepted, rules)?;
+        let sender = &identity.claims.subject;
+        if let Some(carried) = &claimed.transaction {
+            check_carried(carried, sender.trust_domain(), accepted, rules)?;
+            known.transaction = Some(carried.claims.clone());
+        }
+        check_signed(&identity.claims, proof, rules)?;
+        if !claims.audience.is_only(audience) {
+            let detail = "the `workload-proof-token` is not made out for this address alone";
+            return Err(Denial::new(Reason::AudienceMismatch, detail));
+        }
+        check_time(TokenKind::WorkloadProof, &claims.times, accepted, rules.route.skew_s)?;
+        check_bound(claimed, claims)?;
+        known.sender = Some(sender.clone());
+        let entry = Entry::new(sender, &claims.proof.jti, NOWHERE, accepted);
+        match memory.check(&entry) {
+            Seen::New => Ok((sender.clone(), claims.proof.clone(), entry)),
+            Seen::Redelivered | Seen::Replayed => {
+                Err(Denial::new(Reason::Replayed, "the proof was used before on another request"))
+            }
+        }
+    };
+    match check() {
+        Ok((sender, proof, entry)) => Ok(Verified {
+            sender,
+            proven: true,
+            accepted,
+            transaction: known.transaction,
+            proof: Some(proof),
+            key: None,
+            value: None,
+            replay: Some(entry),
+            _sealed: Sealed,
+        }),
+        Err(denial) => Err(Refused { denial, known }),
+    }
+}
+
+/// Where a request over HTTP stands.
+const NOWHERE: Offset = Offset(-1);
+
 fn check(
     record: &Record,
     claimed: &Claimed<'_>,
@@ -123,19 +181,8 @@ fn check(
     let (key, value) = (digests::of_bytes(record.key.as_deref()), digests::of_bytes(record.value.as_deref()));
     let sender = match &claimed.sender {
         ClaimedSender::Signed { identity, .. } => {
-            let kind = TokenKind::WorkloadIdentity;
-            let subject = &identity.claims.subject;
-            let kept = Kept::Identity(identity.claims.clone());
-            if remembered(identity.verified_under, rules) {
-                rules.cache.count(true);
-            } else {
-                rules.cache.count(false);
-                let jws = identity.jws(kind)?;
-                check_signature(kind, &jws, subject.trust_domain(), |domain| &domain.bundle, rules.trust)?;
-                rules.cache.insert(identity.hash, kept, rules.trust.version());
-            }
-            check_time(kind, &identity.claims.times, accepted, rules.route.skew_s)?;
-            subject
+            check_identity(identity, accepted, rules)?;
+            &identity.claims.subject
         }
         ClaimedSender::Unproven(sender) => {
             // The route says so, whatever the tokens are worth.
@@ -144,20 +191,8 @@ fn check(
         }
     };
     if let Some(carried) = &claimed.transaction {
-        let kind = TokenKind::Transaction;
-        let transaction = &carried.claims;
-        let domain = sender.trust_domain();
-        if remembered(carried.verified_under, rules) && transaction.domain == *domain {
-            rules.cache.count(true);
-        } else {
-            rules.cache.count(false);
-            let jws = carried.jws(kind)?;
-            check_signature(kind, &jws, domain, |domain| &domain.token_service, rules.trust)?;
-            let kept = Kept::Transaction(transaction.clone());
-            rules.cache.insert(carried.hash, kept, rules.trust.version());
-        }
-        check_transaction(transaction, domain, accepted, rules)?;
-        known.transaction = Some(transaction.clone());
+        check_carried(carried, sender.trust_domain(), accepted, rules)?;
+        known.transaction = Some(carried.claims.clone());
     }
     let (proof, replay) = match &claimed.sender {
         ClaimedSender::Signed { identity, proof, claims, .. } => {
@@ -181,6 +216,45 @@ fn check(
         replay,
         _sealed: Sealed,
     })
+}
+
+/// The WIT: signature, then time.
+fn check_identity(
+    identity: &Presented<'_, Identity>,
+    accepted: UnixMillis,
+    rules: &Rules<'_>,
+) -> Result<(), Denial> {
+    let kind = TokenKind::WorkloadIdentity;
+    let subject = &identity.claims.subject;
+    if remembered(identity.verified_under, rules) {
+        rules.cache.count(true);
+    } else {
+        rules.cache.count(false);
+        let jws = identity.jws(kind)?;
+        check_signature(kind, &jws, subject.trust_domain(), |domain| &domain.bundle, rules.trust)?;
+        rules.cache.insert(identity.hash, Kept::Identity(identity.claims.clone()), rules.trust.version());
+    }
+    check_time(kind, &identity.claims.times, accepted, rules.route.skew_s)
+}
+
+/// The Txn-Token, in the sender's domain: signature, then audience and time.
+fn check_carried(
+    carried: &Presented<'_, Transaction>,
+    domain: &TrustDomain,
+    accepted: UnixMillis,
+    rules: &Rules<'_>,
+) -> Result<(), Denial> {
+    let kind = TokenKind::Transaction;
+    let transaction = &carried.claims;
+    if remembered(carried.verified_under, rules) && transaction.domain == *domain {
+        rules.cache.count(true);
+    } else {
+        rules.cache.count(false);
+        let jws = carried.jws(kind)?;
+        check_signature(kind, &jws, domain, |domain| &domain.token_service, rules.trust)?;
+        rules.cache.insert(carried.hash, Kept::Transaction(transaction.clone()), rules.trust.version());
+    }
+    check_transaction(transaction, domain, accepted, rules)
 }
 
 /// Whether a token's signature was verified under the trust of this moment.
@@ -235,11 +309,11 @@ pub(super) fn check_time(kind: TokenKind, times: &Times, at: UnixMillis, skew_s:
         Judged::Valid => Ok(()),
         Judged::Expired => Err(Denial::new(
             Reason::TokenExpired,
-            format!("the `{name}` had expired when the record was accepted"),
+            format!("the `{name}` had expired at the moment of acceptance"),
         )),
         Judged::NotYetValid => Err(Denial::new(
             Reason::TokenNotYetValid,
-            format!("the `{name}` was not yet valid when the record was accepted"),
+            format!("the `{name}` was not yet valid at the moment of acceptance"),
         )),
     }
 }
@@ -275,47 +349,14 @@ fn check_proof(
     accepted: UnixMillis,
     rules: &Rules<'_>,
 ) -> Result<(), Denial> {
-    let deny =
-        |reason, detail: &str| Err(Denial::new(reason, format!("the `workload-proof-token` {detail}")));
-    let mismatch = |detail: &str| deny(Reason::ProofMismatch, detail);
-
-    if jws.alg() != identity.algorithm.as_str() {
-        return deny(Reason::AlgorithmNotAllowed, "is signed with another algorithm than its identity's key");
-    }
-    if !rules.trust.algorithms(identity.subject.trust_domain()).contains(&identity.algorithm) {
-        return deny(
-            Reason::AlgorithmNotAllowed,
-            "is signed with an algorithm that its domain does not allow",
-        );
-    }
-    if !identity.key.verify(identity.algorithm, jws.signing_input(), jws.signature()) {
-        return deny(Reason::SignatureInvalid, "is not signed with the key of its identity");
-    }
+    check_signed(identity, jws, rules)?;
     if !claims.audience.is_only(&rules.realm.audience(&record.source.topic)) {
-        return deny(Reason::AudienceMismatch, "is not made out for this topic of this realm alone");
+        let detail = "the `workload-proof-token` is not made out for this topic of this realm alone";
+        return Err(Denial::new(Reason::AudienceMismatch, detail));
     }
     check_time(TokenKind::WorkloadProof, &claims.times, accepted, rules.route.skew_s)?;
-
+    check_bound(claimed, claims)?;
     let written = |digest: Option<Digest>| digest.map(|digest| digest.to_string());
-    if written(claimed.hash(TokenKind::WorkloadIdentity)).as_deref() != Some(claims.wit_hash.as_str()) {
-        return mismatch("is bound to another `workload-identity-token`");
-    }
-    if written(claimed.hash(TokenKind::Transaction)) != claims.transaction_hash {
-        return mismatch("is not bound to the `txn-token` that the record has, or has not");
-    }
-    let mut bound = 0;
-    for kind in [TokenKind::Countersignature, TokenKind::StepUpGrant] {
-        if let Some(hash) = claimed.hash(kind) {
-            let entry = claims.other_hashes.get(kind.header_name()).and_then(serde_json::Value::as_str);
-            if entry != Some(hash.to_string().as_str()) {
-                return mismatch(&format!("is not bound to the `{}` of the record", kind.header_name()));
-            }
-            bound += 1;
-        }
-    }
-    if claims.other_hashes.len() != bound {
-        return mismatch("is bound in `oth` to what the record does not carry");
-    }
     if claims.proof.partition.is_some_and(|named| u64::try_from(record.source.partition.0) != Ok(named)) {
         return mismatch("names another partition");
     }
@@ -331,6 +372,54 @@ fn check_proof(
         return mismatch("is of other headers");
     }
     Ok(())
+}
+
+/// The proof's algorithm and signature.
+fn check_signed(identity: &Identity, jws: &Jws<'_>, rules: &Rules<'_>) -> Result<(), Denial> {
+    let deny =
+        |reason, detail: &str| Err(Denial::new(reason, format!("the `workload-proof-token` {detail}")));
+    if jws.alg() != identity.algorithm.as_str() {
+        return deny(Reason::AlgorithmNotAllowed, "is signed with another algorithm than its identity's key");
+    }
+    if !rules.trust.algorithms(identity.subject.trust_domain()).contains(&identity.algorithm) {
+        return deny(
+            Reason::AlgorithmNotAllowed,
+            "is signed with an algorithm that its domain does not allow",
+        );
+    }
+    if !identity.key.verify(identity.algorithm, jws.signing_input(), jws.signature()) {
+        return deny(Reason::SignatureInvalid, "is not signed with the key of its identity");
+    }
+    Ok(())
+}
+
+/// That the proof binds the other tokens, each of them and no more.
+fn check_bound(claimed: &Claimed<'_>, claims: &ProofClaims) -> Result<(), Denial> {
+    let written = |digest: Option<Digest>| digest.map(|digest| digest.to_string());
+    if written(claimed.hash(TokenKind::WorkloadIdentity)).as_deref() != Some(claims.wit_hash.as_str()) {
+        return mismatch("is bound to another `workload-identity-token`");
+    }
+    if written(claimed.hash(TokenKind::Transaction)) != claims.transaction_hash {
+        return mismatch("is not bound to the `txn-token` that goes along, or does not");
+    }
+    let mut bound = 0;
+    for kind in [TokenKind::Countersignature, TokenKind::StepUpGrant] {
+        if let Some(hash) = claimed.hash(kind) {
+            let entry = claims.other_hashes.get(kind.header_name()).and_then(serde_json::Value::as_str);
+            if entry != Some(hash.to_string().as_str()) {
+                return mismatch(&format!("is not bound to the `{}` that goes along", kind.header_name()));
+            }
+            bound += 1;
+        }
+    }
+    if claims.other_hashes.len() != bound {
+        return mismatch("is bound in `oth` to what does not go along");
+    }
+    Ok(())
+}
+
+fn mismatch(detail: &str) -> Result<(), Denial> {
+    Err(Denial::new(Reason::ProofMismatch, format!("the `workload-proof-token` {detail}")))
 }
 
 /// Contract, section 4: where the proof stands, then whether it was seen.

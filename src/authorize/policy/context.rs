@@ -184,9 +184,13 @@ fn build<'a>(
         };
         match value {
             Some(value) => record.push((&*member.name, value)),
-            // Only where the configuration promised what a record then has not: fail closed.
+            // Only where the configuration promised what a record then has not, or where there is no record: fail closed.
             None if member.required => {
-                return Err(Mistyped { path: join(prefix, &member.name), problem: "is missing".to_owned() });
+                let problem = match member.plan {
+                    Plan::Group(Group::Message, _) => "is known of a record alone, and none is asked about",
+                    _ => "is missing",
+                };
+                return Err(Mistyped { path: join(prefix, &member.name), problem: problem.to_owned() });
             }
             None => {}
         }
@@ -197,7 +201,8 @@ fn build<'a>(
 impl Group {
     fn is_there(self, facts: &Facts<'_>) -> bool {
         match self {
-            Self::Message | Self::Provenance | Self::Request => true,
+            Self::Provenance | Self::Request => true,
+            Self::Message => facts.message.is_some(),
             Self::Transaction => facts.transaction.is_some(),
             Self::Workflow => facts.workflow.is_some(),
         }
@@ -213,7 +218,8 @@ impl Attribute {
         facts: &Facts<'a>,
         known: &Known<'a>,
     ) -> Result<Option<Value<'a>>, Mistyped> {
-        let (message, transaction, workflow) = (&facts.message, &facts.transaction, &facts.workflow);
+        let (transaction, workflow) = (&facts.transaction, &facts.workflow);
+        let message = facts.message.as_ref();
         let path = || join(prefix, name);
         let text = |text: &'a str| Some(Value::Text(text.into()));
         let workload = |id: &str| known.workload.and_then(|kind| kind.entity(id)).map(Value::Entity);
@@ -245,13 +251,16 @@ impl Attribute {
                 None => None,
             },
             Self::Value => declared(facts.value)?,
-            Self::Topic => text(message.topic),
-            Self::Partition => Some(Value::Long(message.partition.0.into())),
-            Self::Offset => Some(Value::Long(message.offset.0)),
-            Self::AcceptedAt => at(message.accepted)?,
-            Self::Queued => Some(Value::Duration(facts.now.0.saturating_sub(message.accepted.0))),
+            Self::Topic => message.and_then(|m| text(m.topic)),
+            Self::Partition => message.map(|m| Value::Long(m.partition.0.into())),
+            Self::Offset => message.map(|m| Value::Long(m.offset.0)),
+            Self::AcceptedAt => match message {
+                Some(message) => at(message.accepted)?,
+                None => None,
+            },
+            Self::Queued => message.map(|m| Value::Duration(facts.now.0.saturating_sub(m.accepted.0))),
             // Only a redrive statement that verifies counts, and no record can carry one yet.
-            Self::Redrives => Some(Value::Long(0)),
+            Self::Redrives => message.map(|_| Value::Long(0)),
             Self::TransactionId => transaction.as_ref().and_then(|t| text(t.id)),
             Self::Scope => transaction
                 .as_ref()

@@ -182,8 +182,10 @@ impl Bundle {
             Principal::Subject(id) => {
                 (self.subject_type.as_deref().ok_or("no entity type of subjects is configured")?, id.as_str())
             }
+            Principal::Entity { kind, id } => (kind, id),
         };
-        let kind = self.kinds.get(kind).ok_or_else(|| format!("the schema has no entity type `{kind}`"))?;
+        let kind =
+            self.kinds.get(kind).ok_or_else(|| format!("the schema has no entity type `{}`", shown(kind)))?;
         if !action.principals.contains(&kind.name) {
             return Err(format!("action `{}` is not for a principal `{}`", shown(facts.action), kind.text));
         }

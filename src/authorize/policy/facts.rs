@@ -18,14 +18,14 @@ pub struct Offer {
     pub subject_type: Option<String>,
 }
 
-/// All that is known about one record. Moments are in milliseconds since 1970, NumericDates in seconds.
+/// All that is known about one record, or about what is asked without one. Moments are in milliseconds since 1970, NumericDates in seconds.
 #[derive(Debug, Clone)]
 pub struct Facts<'a> {
     /// When the gate decides.
     pub now: UnixMillis,
-    /// The record.
-    pub message: MessageFacts<'a>,
-    /// The workload that sent it.
+    /// The record; `None` where somebody asks about work that no record carries.
+    pub message: Option<MessageFacts<'a>>,
+    /// The workload that sent it, or that asks.
     pub sender: &'a WorkloadId,
     /// Whom the Txn-Token names.
     pub subject: Option<&'a SubjectId>,
@@ -137,4 +137,11 @@ pub enum Principal<'a> {
     Workload(&'a WorkloadId),
     /// A subject: `<subject type>::"<id>"`.
     Subject(&'a SubjectId),
+    /// Somebody of any type of the schema: `<kind>::"<id>"`.
+    Entity {
+        /// The entity type.
+        kind: &'a str,
+        /// The id within it.
+        id: &'a str,
+    },
 }

@@ -118,12 +118,12 @@ impl Case {
     fn facts(&self) -> Facts<'_> {
         Facts {
             now: UnixMillis(1_893_456_000_000),
-            message: MessageFacts {
+            message: Some(MessageFacts {
                 topic: "payments.commands",
                 partition: Partition(3),
                 offset: Offset(41),
                 accepted: UnixMillis(1_893_455_999_500),
-            },
+            }),
             sender: &self.sender,
             subject: Some(&self.subject),
             transaction: Some(TransactionFacts {
