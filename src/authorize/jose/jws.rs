@@ -52,6 +52,15 @@ impl<'t> Jws<'t> {
     /// The first rule that it breaks; every one of them means `context_malformed`. An `alg` that is a string is never
     /// one of them: `none` is well formed, and refused later as an algorithm.
     pub fn parse(token: &'t [u8], kind: TokenKind) -> Result<Self, JwsError> {
+        Self::parse_typ(token, &[kind.typ()])
+    }
+
+    /// Takes a token apart that is none of the five, by the same rules: `typ` must be one of `typs`, each without the
+    /// optional prefix `application/`. The caller bounds its size.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_typ(token: &'t [u8], typs: &[&'static str]) -> Result<Self, JwsError> {
         let mut parts = token.split(|b| *b == b'.');
         let (Some(header), Some(payload), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -66,9 +75,9 @@ impl<'t> Jws<'t> {
         if let Some(name) = FORBIDDEN.into_iter().find(|name| header.contains_key(*name)) {
             return Err(JwsError::Forbidden(name));
         }
-        let typ = header.get("typ").and_then(Value::as_str).ok_or(JwsError::Typ(kind.typ()))?;
-        if !is_typ(typ, kind) {
-            return Err(JwsError::Typ(kind.typ()));
+        let typ = header.get("typ").and_then(Value::as_str).unwrap_or_default();
+        if !typs.iter().any(|wanted| is_typ(typ, wanted)) {
+            return Err(JwsError::Typ(typs.first().copied().unwrap_or_default()));
         }
         let alg = header.get("alg").and_then(Value::as_str).ok_or(JwsError::Alg)?.to_owned();
         let kid = match header.get("kid") {
@@ -113,13 +122,13 @@ impl std::fmt::Debug for Jws<'_> {
 }
 
 /// RFC 7515, section 4.1.9: a media type, compared without case, whose `application/` may be left out.
-fn is_typ(typ: &str, kind: TokenKind) -> bool {
+fn is_typ(typ: &str, wanted: &str) -> bool {
     const PREFIX: &str = "application/";
     let short = match typ.get(..PREFIX.len()) {
         Some(prefix) if prefix.eq_ignore_ascii_case(PREFIX) => typ.get(PREFIX.len()..).unwrap_or_default(),
         _ => typ,
     };
-    short.eq_ignore_ascii_case(kind.typ())
+    short.eq_ignore_ascii_case(wanted)
 }
 
 #[cfg(test)]
@@ -154,6 +163,20 @@ mod tests {
             assert_eq!(got, Err(JwsError::Typ("wpt+jwt")), "{typ}");
         }
         assert_eq!(parse(r#"{"alg":"ES256"}"#), Err(JwsError::Typ("wpt+jwt")));
+    }
+
+    #[test]
+    fn a_token_that_is_none_of_the_five_has_one_of_the_types_asked_for() {
+        let parse = |typ: &str| {
+            let token = token(&format!(r#"{{"alg":"ES256","typ":"{typ}"}}"#));
+            Jws::parse_typ(token.as_bytes(), &["at+jwt", "JWT"]).map(drop)
+        };
+        for typ in ["at+jwt", "application/at+jwt", "JWT", "jwt"] {
+            assert_eq!(parse(typ), Ok(()), "{typ}");
+        }
+        for typ in ["", "id+jwt", "wpt+jwt", "application/"] {
+            assert_eq!(parse(typ), Err(JwsError::Typ("at+jwt")), "{typ}");
+        }
     }
 
     #[test]
