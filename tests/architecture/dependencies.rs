@@ -195,21 +195,35 @@ fn one_of(rest: &mut &[&str], allowed: &BTreeSet<String>) -> Option<BTreeSet<Str
     allowed.contains(&licence).then(|| BTreeSet::from([licence]))
 }
 
-/// The packages that a build for `target` uses, the project's own left out.
-fn tree(target: &str) -> Vec<Package> {
+/// What cargo says of the project for `target`, offline.
+fn cargo(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO"))
         .current_dir(ROOT)
-        .args(["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", target])
+        .args(arguments)
+        .args(["--locked", "--offline"])
         .output()
         .expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo speaks JSON");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The packages that a build for `target` uses, the project's own left out. `cargo metadata` alone would also name those
+/// that only a feature that is off could bring in (`ring?/std`), so what it says is held against `cargo tree`.
+fn tree(target: &str) -> Vec<Package> {
+    let built = cargo(&["tree", "--target", target, "--all-features", "--prefix", "none", "--format", "{p}"]);
+    let built: BTreeSet<(&str, &str)> = built
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ');
+            Some((words.next()?, words.next()?.strip_prefix('v')?))
+        })
+        .collect();
+    let metadata = cargo(&["metadata", "--format-version", "1", "--filter-platform", target]);
+    let metadata: Value = serde_json::from_str(&metadata).expect("cargo speaks JSON");
     let list = |value: &Value| value.as_array().expect("an array").clone();
-    let used: BTreeSet<String> =
-        list(&metadata["resolve"]["nodes"]).iter().map(|node| text(&node["id"])).collect();
     let packages = list(&metadata["packages"]);
     let own = |package: &&Value| package["source"].is_null();
-    let foreign = packages.iter().filter(|package| used.contains(&text(&package["id"])) && !own(package));
+    let foreign = packages.iter().filter(|package| !own(package));
     foreign
         .map(|package| Package {
             name: text(&package["name"]),
@@ -217,6 +231,7 @@ fn tree(target: &str) -> Vec<Package> {
             licence: text(&package["license"]),
             source: package["source"].as_str().map(str::to_owned),
         })
+        .filter(|package| built.contains(&(package.name.as_str(), package.version.as_str())))
         .collect()
 }
 
