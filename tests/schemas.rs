@@ -5,16 +5,23 @@ use std::path::{Path, PathBuf};
 use apache_avro::Schema;
 use apache_avro::schema_compatibility::SchemaCompatibility;
 use countersign::wire::audit::AUDIT_SCHEMA;
+use countersign::wire::challenge::CHALLENGE_SCHEMA;
 
-fn published() -> Vec<(PathBuf, Schema)> {
+/// The schemas in use, by the name of their files.
+const CURRENT: [(&str, &str); 2] = [("audit", AUDIT_SCHEMA), ("challenge", CHALLENGE_SCHEMA)];
+
+fn published(of: &str) -> Vec<(PathBuf, Schema)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/published");
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let number = |path: &PathBuf| -> u32 {
-        let name = path.file_stem().unwrap().to_str().unwrap();
-        name.strip_prefix("audit-").and_then(|number| number.parse().ok()).expect("audit-N.avsc")
+    let number = |path: &Path| -> Option<u32> {
+        let name = path.file_stem()?.to_str()?;
+        name.strip_prefix(of)?.strip_prefix('-')?.parse().ok()
     };
-    files.sort_by_key(number);
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| number(path).is_some())
+        .collect();
+    files.sort_by_key(|path| number(path));
     let read = |path: PathBuf| {
         let schema = Schema::parse_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         (path, schema)
@@ -23,33 +30,44 @@ fn published() -> Vec<(PathBuf, Schema)> {
 }
 
 #[test]
-fn every_published_audit_schema_reads_and_is_read_by_every_other() {
-    let published = published();
-    assert!(!published.is_empty());
-    for (written, writer) in &published {
-        for (reading, reader) in &published {
-            if let Err(error) = SchemaCompatibility::can_read(writer, reader) {
-                panic!("{} cannot read {}: {error}", reading.display(), written.display());
+fn every_published_schema_reads_and_is_read_by_every_other_of_its_kind() {
+    for (of, _) in CURRENT {
+        let published = published(of);
+        assert!(!published.is_empty(), "no `{of}-N.avsc`");
+        for (written, writer) in &published {
+            for (reading, reader) in &published {
+                if let Err(error) = SchemaCompatibility::can_read(writer, reader) {
+                    panic!("{} cannot read {}: {error}", reading.display(), written.display());
+                }
             }
         }
     }
 }
 
 #[test]
-fn the_schema_in_use_is_the_newest_that_was_published() {
-    let (path, newest) = published().pop().unwrap();
-    let current = Schema::parse_str(AUDIT_SCHEMA).unwrap();
-    assert_eq!(
-        current.canonical_form(),
-        newest.canonical_form(),
-        "`schemas/audit.avsc` differs from {}: publish it as the next number",
-        path.display()
-    );
+fn the_schemas_in_use_are_the_newest_that_were_published() {
+    for (of, text) in CURRENT {
+        let (path, newest) = published(of).pop().unwrap();
+        let current = Schema::parse_str(text).unwrap();
+        assert_eq!(
+            current.canonical_form(),
+            newest.canonical_form(),
+            "`schemas/{of}.avsc` differs from {}: publish it as the next number",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn every_published_file_is_of_a_schema_in_use() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/published");
+    let files = std::fs::read_dir(folder).unwrap().count();
+    assert_eq!(files, CURRENT.iter().map(|(of, _)| published(of).len()).sum::<usize>());
 }
 
 #[test]
 fn the_guard_sees_a_field_without_default_and_a_changed_type() {
-    let (_, old) = published().remove(0);
+    let (_, old) = published("audit").remove(0);
     let change = |from: &str, to: &str| {
         let text = AUDIT_SCHEMA.replacen(from, to, 1);
         assert_ne!(text, AUDIT_SCHEMA, "the change did not take");

@@ -2,6 +2,7 @@
 //! nothing here decides; what may leave is handed in as a decision.
 
 pub mod audit;
+pub mod challenge;
 pub mod outgoing;
 pub mod redact;
 pub mod replay;

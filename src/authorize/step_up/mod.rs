@@ -1,6 +1,10 @@
 //! Step-up: records that are held until somebody approves of them (contract, section 7). Limits: pure; what is kept lives
 //! in the holds topic, and this is its copy in memory.
 
+mod challenge;
+
+pub use challenge::{Ask, Challenge, ChallengeId, CountedAnswer, Status, UnknownStatus};
+
 /// What is to become of a held record whose turn has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
