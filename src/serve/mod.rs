@@ -55,6 +55,17 @@ impl Server {
     /// # Errors
     /// [`ServeError`] where the address cannot be had or no thread can be made.
     pub fn start(address: SocketAddr, telemetry: Telemetry) -> Result<Self, ServeError> {
+        let router = router(telemetry.clone());
+        Self::serving("health and metrics", address, router, &telemetry)
+    }
+
+    /// The same for any router; `what` is what it serves, for the log.
+    pub(crate) fn serving(
+        what: &'static str,
+        address: SocketAddr,
+        router: Router,
+        telemetry: &Telemetry,
+    ) -> Result<Self, ServeError> {
         let refused = |source| ServeError::Listen { address, source };
         let listener = TcpListener::bind(address).map_err(refused)?;
         listener.set_nonblocking(true).map_err(refused)?;
@@ -62,11 +73,11 @@ impl Server {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Thread)?;
         let (stop, stopped) = oneshot::channel();
-        ServerListening { address: bound }.emit(&telemetry);
+        ServerListening { what, address: bound }.emit(telemetry);
         let thread = std::thread::Builder::new()
             .name("serve".to_owned())
             .spawn(move || {
-                runtime.block_on(answer(listener, telemetry, stopped));
+                runtime.block_on(answer(what, listener, router, stopped));
                 runtime.shutdown_timeout(STOP_WAIT);
             })
             .map_err(ServeError::Thread)?;
@@ -98,16 +109,16 @@ impl Drop for Server {
     }
 }
 
-async fn answer(listener: TcpListener, telemetry: Telemetry, stopped: oneshot::Receiver<()>) {
+async fn answer(what: &str, listener: TcpListener, router: Router, stopped: oneshot::Receiver<()>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::error!(problem = error.to_string(), "health and metrics cannot be served");
+            tracing::error!(what, problem = error.to_string(), "cannot be served");
             return;
         }
     };
     let (stopping, mut deadline) = oneshot::channel::<()>();
-    let serving = axum::serve(listener, router(telemetry)).with_graceful_shutdown(async move {
+    let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
         // An error means that the handle is gone, which is a stop too.
         let _ = stopped.await;
         drop(stopping);
@@ -118,7 +129,7 @@ async fn answer(listener: TcpListener, telemetry: Telemetry, stopped: oneshot::R
     };
     tokio::select! {
         served = serving => if let Err(error) = served {
-            tracing::error!(problem = error.to_string(), "health and metrics are no longer served");
+            tracing::error!(what, problem = error.to_string(), "no longer served");
         },
         () = late => {}
     }

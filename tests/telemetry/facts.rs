@@ -51,7 +51,8 @@ pub fn ready(telemetry: &Telemetry) {
 /// Every event there is; at the end the gate is ready and owns partition 3.
 pub fn everything(telemetry: &Telemetry) {
     ready(telemetry);
-    ServerListening { address: "127.0.0.1:9464".parse().unwrap() }.emit(telemetry);
+    ServerListening { what: "health and metrics", address: "127.0.0.1:9464".parse().unwrap() }
+        .emit(telemetry);
     TopicCreated { topic: &Topic::parse("payments.commands.replay").unwrap(), partitions: 4 }.emit(telemetry);
     TopicWarned { warning: "topic `payments.commands` has the senders' own timestamps" }.emit(telemetry);
     BrokerAwaited { problem: "all brokers are down" }.emit(telemetry);

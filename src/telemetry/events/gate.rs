@@ -34,9 +34,11 @@ impl GateStarted<'_> {
     }
 }
 
-/// Health and metrics are served.
+/// One of the gate's HTTP interfaces is served.
 #[derive(Debug)]
 pub struct ServerListening {
+    /// Which: `health and metrics`, ...
+    pub what: &'static str,
     /// The address, with its real port.
     pub address: SocketAddr,
 }
@@ -44,7 +46,7 @@ pub struct ServerListening {
 impl ServerListening {
     /// Writes the log line.
     pub fn emit(&self, _telemetry: &Telemetry) {
-        tracing::info!(name: "server_listening", address = %self.address, "health and metrics are served");
+        tracing::info!(name: "server_listening", address = %self.address, "{} are served", self.what);
     }
 }
 
