@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{ConfigFile, Exit, Format, Output, environment};
 use crate::authorize::policy::Offer;
 use crate::config::{Loaded, Problem, Problems, Report};
-use crate::control::{Policies, PolicySource, TrustSource, knows_gate, offer};
+use crate::control::{EntitiesFrom, Policies, PolicySource, TrustSource, knows_gate, offer};
 use crate::stream::admin;
 
 /// The arguments of `check`.
@@ -127,7 +127,7 @@ fn check_policies(loaded: &Loaded, problems: &mut Problems) -> Option<FoundPolic
             subject_type: Some(settings.subject_type.clone()),
         },
     };
-    match PolicySource::read(&settings.path).load(&offered) {
+    match PolicySource::read(&settings.path).load(&offered, EntitiesFrom::of(&loaded.control)) {
         Ok((Policies { bundle, entities }, warnings)) => {
             problems.append(warnings);
             Some(FoundPolicies {

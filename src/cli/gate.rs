@@ -14,7 +14,7 @@ use crate::authorize::ids::Topic;
 use crate::authorize::route::Route;
 use crate::cli::clock;
 use crate::config::{Config, Problems, Settings};
-use crate::control::{self, Control, WatchError, Watcher};
+use crate::control::{self, Control, EntitiesFrom, WatchError, Watcher};
 use crate::serve::{ServeError, Server};
 use crate::stream::admin::{self, AdminError, TopicProblem, TopicsReport};
 use crate::stream::deciding::{EngineDecider, Gatework};
@@ -85,6 +85,7 @@ impl RunningGate {
         let sources = control::Sources {
             trust: settings.trust.clone(),
             policies: settings.policy.path.clone(),
+            entities: EntitiesFrom::of(&settings.control),
             offer: control::offer(&settings.routes, &settings.policy.subject_type),
         };
         let control =

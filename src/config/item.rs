@@ -97,11 +97,16 @@ impl Item<'_, '_> {
         }
     }
 
-    /// A time such as `"30s"` or `"24h"`, within bounds.
+    /// A time such as `"30s"`, `"24h"` or `"7d"`, within bounds.
     pub(super) fn duration(&self, from: Duration, to: Duration) -> Option<Duration> {
         let text = self.text()?;
-        let example = "write a time such as \"500ms\", \"30s\", \"15m\" or \"24h\"";
-        let time = text.parse::<jiff::SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
+        let example = "write a time such as \"500ms\", \"30s\", \"15m\", \"24h\" or \"7d\"";
+        // Days are no unit of a duration there, since some of them are longer; here each has 24 hours.
+        let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
+        let time = match days {
+            Some(days) => Some(Duration::from_secs(u64::from(days) * 86_400)),
+            None => text.parse::<jiff::SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok()),
+        };
         match time {
             None => {
                 self.report(Problem::error(format!("`{}` is no time: `{text}`", self.path)).help(example));

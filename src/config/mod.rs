@@ -2,6 +2,7 @@
 //! Limits: it reads the file and the gate's key; key sets and policies are `control`'s, which watches them, and topics
 //! are the broker's word.
 
+mod control;
 mod document;
 mod item;
 mod kafka;
@@ -18,10 +19,12 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+pub use self::control::{ApproverFiles, ControlSettings, IssuerFiles, OtherFiles};
 pub use self::kafka::KafkaProperties;
 pub use self::problem::{Problem, Problems, Report, Source, source};
 pub use self::route::{RouteSettings, Start};
 
+use self::control::{read_administrators, read_approvers, read_control, read_transmitters};
 use self::document::{Parsed, Reading};
 use self::sections::{read_batch, read_gate, read_http, read_mask, read_policy, read_telemetry, read_trust};
 use crate::authorize::ids::{Realm, TrustDomain, WorkloadId};
@@ -79,8 +82,10 @@ pub struct Settings {
     pub batch: Batch,
     /// What every Kafka client is told.
     pub kafka: KafkaProperties,
-    /// Where the keys of each trust domain are.
-    pub trust: BTreeMap<TrustDomain, DomainFiles>,
+    /// Where the keys are of everybody whose signatures count.
+    pub trust: TrustFiles,
+    /// The topics that are followed.
+    pub control: ControlSettings,
     /// Where the policies are.
     pub policy: PolicySettings,
     /// Where health and metrics are served; `None` is nowhere.
@@ -109,6 +114,28 @@ pub struct Batch {
     pub max_records: usize,
     /// How long a batch that is not full waits for more.
     pub linger: Duration,
+}
+
+/// Whose signatures count, as files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrustFiles {
+    /// The key files of each trust domain.
+    pub domains: BTreeMap<TrustDomain, DomainFiles>,
+    /// Those of everybody else.
+    pub others: OtherFiles,
+}
+
+impl TrustFiles {
+    /// Every file, in no order that matters.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        let domains = self.domains.values().flat_map(|domain| {
+            [Some(&domain.bundle), domain.token_service.as_ref(), domain.gates.as_ref()].into_iter().flatten()
+        });
+        let OtherFiles { transmitters, administrators, approvers } = &self.others;
+        let transmitters = transmitters.values().map(|issuer| &issuer.keys);
+        let approvers = approvers.values().map(|approvers| &approvers.issuer.keys);
+        domains.chain(transmitters).chain(administrators).chain(approvers).map(PathBuf::as_path)
+    }
 }
 
 /// `[trust."<domain>"]`. An absent file is an empty key set: nothing is believed.
@@ -157,8 +184,10 @@ pub enum LogFormat {
 pub struct Loaded {
     /// The configuration, unless a problem stops the gate.
     pub config: Option<Config>,
-    /// The key files of the domains whose table could be read, also beside mistakes elsewhere.
-    pub trust: BTreeMap<TrustDomain, DomainFiles>,
+    /// The key files of the tables that could be read, also beside mistakes elsewhere.
+    pub trust: TrustFiles,
+    /// The topics that are followed, as far as they could be read.
+    pub control: ControlSettings,
     /// The policy folder, also beside mistakes elsewhere.
     pub policy: Option<PolicySettings>,
     /// The routes that could be read.
@@ -195,7 +224,8 @@ impl Loaded {
             Ok(text) => Self::parse(path, &Zeroizing::new(text), environment),
             Err(error) => Self {
                 config: None,
-                trust: BTreeMap::new(),
+                trust: TrustFiles::default(),
+                control: ControlSettings::default(),
                 policy: None,
                 routes: Vec::new(),
                 problems: Problem::error(format!("the configuration cannot be read: {error}"))
@@ -218,7 +248,14 @@ impl Loaded {
         let gate = read_gate(root.table("gate"), &base);
         let batch = read_batch(root.table("batch"));
         let kafka = KafkaProperties::read(&reading, root.table("kafka"));
-        let trust = read_trust(root.table("trust"), &base);
+        let trust = TrustFiles {
+            domains: read_trust(root.table("trust"), &base),
+            others: OtherFiles {
+                transmitters: read_transmitters(root.table("transmitters"), &base),
+                administrators: read_administrators(root.table("administrators"), &base),
+                approvers: read_approvers(root.table("approvers"), &base),
+            },
+        };
         let policy = read_policy(root.table("policy"), &base);
         let mask = read_mask(root.table("audit"));
         let listen = read_http(root.table("http"));
@@ -231,11 +268,12 @@ impl Loaded {
             );
         }
         let routes = route::read_all(tables, &mask);
+        let control = read_control(root.table("control"), &routes, &trust.others);
         root.finish();
 
         let problems = reading.finish();
         let complete = !problems.stop();
-        let (trust_kept, policy_kept) = (trust.clone(), policy.clone());
+        let (trust_kept, control_kept, policy_kept) = (trust.clone(), control.clone(), policy.clone());
         let config = match (complete, realm, gate, policy) {
             (true, Some(realm), Some((gate, member)), Some(policy)) => Some(Config {
                 realm,
@@ -245,6 +283,7 @@ impl Loaded {
                     batch,
                     kafka,
                     trust,
+                    control,
                     policy,
                     listen,
                     otlp_endpoint,
@@ -254,7 +293,7 @@ impl Loaded {
             }),
             _ => None,
         };
-        Self { config, trust: trust_kept, policy: policy_kept, routes, problems }
+        Self { config, trust: trust_kept, control: control_kept, policy: policy_kept, routes, problems }
     }
 }
 

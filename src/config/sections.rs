@@ -148,16 +148,7 @@ pub(super) fn read_trust(mut table: Table<'_, '_>, base: &Path) -> BTreeMap<Trus
         let file = |item: Item<'_, '_>| item.text().map(|file| base.join(file));
         let token_service = table.take("token_service").and_then(file);
         let gates = table.take("gates").and_then(file);
-        let algorithms = table.take("algorithms").and_then(|item| {
-            let words = Algorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
-            let found: Vec<_> = item.list()?.iter().filter_map(|entry| entry.choose(&words)).collect();
-            if found.is_empty() {
-                item.report(Problem::error(
-                    "`algorithms` is empty, so no token of the domain could be verified",
-                ));
-            }
-            Some(found)
-        });
+        let algorithms = read_algorithms(&mut table);
         table.finish();
         if let Some(bundle) = bundle {
             let algorithms = algorithms.unwrap_or_else(|| Algorithm::DEFAULT.to_vec());
@@ -166,6 +157,17 @@ pub(super) fn read_trust(mut table: Table<'_, '_>, base: &Path) -> BTreeMap<Trus
     }
     table.finish();
     domains
+}
+
+/// The algorithms that a table names, if it does.
+pub(super) fn read_algorithms(table: &mut Table<'_, '_>) -> Option<Vec<Algorithm>> {
+    let item = table.take("algorithms")?;
+    let words = Algorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
+    let found: Vec<_> = item.list()?.iter().filter_map(|entry| entry.choose(&words)).collect();
+    if found.is_empty() {
+        item.report(Problem::error("`algorithms` is empty, so no token could be verified"));
+    }
+    Some(found)
 }
 
 pub(super) fn read_policy(mut table: Table<'_, '_>, base: &Path) -> Option<PolicySettings> {

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::authorize::ids::Topic;
 
 const GOOD: &str = include_str!("../../examples/first-route/countersign.toml");
 
@@ -56,7 +57,7 @@ fn the_example_is_read_whole_and_its_defaults_are_the_contracts() {
         "payments.commands.replay"
     );
     assert_eq!(config.settings.routes[0].start, Start::Earliest);
-    let domain = config.settings.trust.values().next().unwrap();
+    let domain = config.settings.trust.domains.values().next().unwrap();
     assert_eq!(domain.algorithms, Algorithm::DEFAULT);
 }
 
@@ -266,4 +267,87 @@ fn secrets_are_not_quoted_even_where_the_text_cannot_be_read() {
     for problem in loaded.problems.iter() {
         assert!(!format!("{problem:?}").contains("hush"), "{problem:?}");
     }
+}
+
+const CONTROL: &str = "
+[control]
+workflows = \"c.workflows\"
+revocations = \"c.revocations\"
+fleet = \"c.fleet\"
+[transmitters.\"https://idp.example.com\"]
+keys = \"idp.jwks\"
+algorithms = [\"RS256\"]
+[administrators]
+keys = \"admins.jwks\"
+[approvers.\"https://login.example.com\"]
+keys = \"login.jwks\"
+type = \"Bank::User\"
+";
+
+#[test]
+fn what_is_followed_and_who_may_revoke_or_answer_is_read_whole() {
+    let loaded = read(&format!("{GOOD}{CONTROL}"));
+    assert!(loaded.problems.is_empty(), "{}", loaded.problems);
+    let config = loaded.config.unwrap();
+    let in_days = read(&format!("{GOOD}{}", CONTROL.replace("fleet =", "forget_after = \"30d\"\nfleet =")));
+    assert_eq!(in_days.config.unwrap().settings.control.forget_after.as_secs(), 30 * 86_400);
+    let ControlSettings { workflows, entities, max_staleness, forget_after, .. } = &config.settings.control;
+    assert_eq!(workflows.as_ref().map(Topic::as_str), Some("c.workflows"));
+    assert!(entities.is_none());
+    assert_eq!((max_staleness.as_secs(), forget_after.as_secs()), (10, 7 * 86_400));
+    let names: Vec<_> = config.settings.control.followed().map(Topic::as_str).collect();
+    assert_eq!(names, ["c.workflows", "c.revocations"]);
+
+    let OtherFiles { transmitters, administrators, approvers } = &config.settings.trust.others;
+    assert_eq!(transmitters["https://idp.example.com"].algorithms, [Algorithm::Rs256]);
+    assert!(administrators.as_ref().unwrap().ends_with("admins.jwks"));
+    let login = &approvers["https://login.example.com"];
+    assert_eq!(
+        (login.entity_type.as_str(), login.issuer.algorithms.as_slice()),
+        ("Bank::User", &Algorithm::DEFAULT[..])
+    );
+    let files: Vec<_> = config.settings.trust.paths().filter_map(|path| path.file_name()?.to_str()).collect();
+    for file in ["idp.jwks", "admins.jwks", "login.jwks"] {
+        assert!(files.contains(&file), "{files:?}");
+    }
+}
+
+/// As [`check`], in the part about control.
+fn check_control(from: &str, to: &str, message: &str, advice: &str) {
+    assert!(CONTROL.contains(from), "{from}");
+    let loaded = read(&format!("{GOOD}{}", CONTROL.replace(from, to)));
+    let found: Vec<_> = loaded.problems.iter().map(Problem::report).collect();
+    let hit = found.iter().find(|report| report.message.contains(message));
+    let hit = hit.unwrap_or_else(|| panic!("no `{message}` in {found:#?}"));
+    assert!(hit.help.unwrap_or_default().contains(advice), "{hit:?}");
+    assert!(hit.line.is_some(), "{hit:?}");
+    assert_eq!(loaded.config.is_none(), hit.severity == "error", "{hit:?}");
+}
+
+#[test]
+fn every_mistake_about_control_has_its_place_and_its_advice() {
+    check_control("fleet =", "flete =", "`flete` is not a key in `control`", "did you mean `fleet`");
+    check_control("\"c.fleet\"", "\"c fleet\"", "topic may hold only", "");
+    check_control("\"c.fleet\"", "\"c.workflows\"", "the same topic as `control.workflows`", "of its own");
+    check_control("\"c.fleet\"", "\"payments.audit\"", "a topic of the route `payments`", "do not share");
+    check_control("\"c.fleet\"", "\"payments.commands.replay\"", "a topic of the route `payments`", "");
+    check_control(
+        "fleet =",
+        "max_staleness = \"500ms\"\nfleet =",
+        "`control.max_staleness` must be from",
+        "",
+    );
+    check_control("fleet =", "forget_after = \"later\"\nfleet =", "`control.forget_after` is no time", "7d");
+    check_control("keys = \"idp.jwks\"", "", "`keys` is missing in `transmitters", "a JWK set");
+    check_control("RS256", "HS256", "cannot be `HS256`", "");
+    check_control("type = \"Bank::User\"", "", "`type` is missing in `approvers", "`type = \"User\"`");
+    check_control("Bank::User", "Bank User", "`Bank User` is no entity type", "Bank::User");
+    check_control("\"https://idp.example.com\"", "\"\"", "the issuer's name is empty", "in quotes");
+    let nobody = "[administrators]\nkeys = \"admins.jwks\"\n";
+    let transmitter =
+        "[transmitters.\"https://idp.example.com\"]\nkeys = \"idp.jwks\"\nalgorithms = [\"RS256\"]\n";
+    assert!(CONTROL.contains(&format!("{transmitter}{nobody}")));
+    check_control(&format!("{transmitter}{nobody}"), "", "nobody may revoke", "[administrators]");
+    let followed = "workflows = \"c.workflows\"\nrevocations = \"c.revocations\"\n";
+    check_control(followed, "", "`control.fleet` is named, and no topic is followed", "`revocations`");
 }

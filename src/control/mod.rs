@@ -8,33 +8,34 @@ mod trust;
 mod watch;
 mod watched;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 
-pub use policies::{Policies, PolicySource, offer};
+pub use policies::{EntitiesFrom, Policies, PolicySource, offer};
 pub use trust::{TrustSource, knows_gate};
 pub use watch::{Reload, WatchError, Watcher};
 pub use watched::{State, Watched};
 
 use crate::authorize::engine::Snapshot;
-use crate::authorize::ids::{Digest, TrustDomain, UnixMillis};
+use crate::authorize::ids::{Digest, UnixMillis};
 use crate::authorize::policy::Offer;
 use crate::authorize::standing::Standing;
 use crate::authorize::trust::Trust;
-use crate::config::{DomainFiles, Problems};
+use crate::config::{Problems, TrustFiles};
 use crate::telemetry::events::{SnapshotLoaded, SnapshotRefused};
 use crate::telemetry::{SnapshotKind, Telemetry};
 
 /// Where the watched things come from.
 #[derive(Debug, Clone)]
 pub struct Sources {
-    /// The key files of each trust domain.
-    pub trust: BTreeMap<TrustDomain, DomainFiles>,
+    /// The key files of everybody whose signatures count.
+    pub trust: TrustFiles,
     /// The policy folder.
     pub policies: PathBuf,
+    /// Where the entities are.
+    pub entities: EntitiesFrom,
     /// What the routes always offer to the policies.
     pub offer: Offer,
 }
@@ -67,14 +68,15 @@ impl Control {
         let (trust_source, policy_source) =
             (TrustSource::read(&sources.trust), PolicySource::read(&sources.policies));
         let seen = Seen { trust: trust_source.digest(), policies: policy_source.digest() };
-        let (trust, policies) = match (trust_source.load(), policy_source.load(&sources.offer)) {
-            (Ok(trust), Ok((policies, _))) => (trust, policies),
-            (trust, policies) => {
-                let mut problems = trust.err().unwrap_or_default();
-                problems.append(policies.err().unwrap_or_default());
-                return Err(problems);
-            }
-        };
+        let (trust, policies) =
+            match (trust_source.load(), policy_source.load(&sources.offer, sources.entities)) {
+                (Ok(trust), Ok((policies, _))) => (trust, policies),
+                (trust, policies) => {
+                    let mut problems = trust.err().unwrap_or_default();
+                    problems.append(policies.err().unwrap_or_default());
+                    return Err(problems);
+                }
+            };
         let published = Snapshot {
             trust: Arc::new(trust),
             policy: Arc::clone(&policies.bundle),
@@ -166,7 +168,7 @@ impl Control {
             return false;
         }
         seen.policies = source.digest();
-        match source.load(&self.sources.offer) {
+        match source.load(&self.sources.offer, self.sources.entities) {
             Ok((policies, _)) => {
                 self.policies.switch(Arc::new(policies), now);
                 self.publish();
@@ -199,9 +201,7 @@ impl Control {
 
     /// The folders that changes are expected in.
     fn folders(&self) -> Vec<PathBuf> {
-        let files = self.sources.trust.values().flat_map(|domain| {
-            [Some(&domain.bundle), domain.token_service.as_ref(), domain.gates.as_ref()].into_iter().flatten()
-        });
+        let files = self.sources.trust.paths();
         let mut folders: Vec<PathBuf> = files.filter_map(|file| Some(file.parent()?.to_owned())).collect();
         folders.push(self.sources.policies.clone());
         folders.sort();

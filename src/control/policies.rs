@@ -9,7 +9,7 @@ use crate::authorize::ids::Digest;
 use crate::authorize::limits::MAX_POLICY_FILE_BYTES;
 use crate::authorize::policy::{Bundle, Entities, LoadErrors, Offer, SourceFile};
 use crate::authorize::route::Route;
-use crate::config::{Problem, Problems, RouteSettings};
+use crate::config::{ControlSettings, Problem, Problems, RouteSettings};
 
 /// What the folder holds, fit to decide.
 #[derive(Debug, Clone)]
@@ -29,6 +29,22 @@ pub struct PolicySource {
     folder: PathBuf,
     problems: Problems,
     digest: Digest,
+}
+
+/// Where the entities are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntitiesFrom {
+    /// In the policy folder.
+    Folder,
+    /// In the topic that `[control]` names, so that the folder may hold none.
+    Topic,
+}
+
+impl EntitiesFrom {
+    /// What the configuration says.
+    pub fn of(control: &ControlSettings) -> Self {
+        if control.entities.is_some() { Self::Topic } else { Self::Folder }
+    }
 }
 
 /// What a file of the folder is for.
@@ -77,12 +93,24 @@ impl PolicySource {
         self.digest
     }
 
-    /// Checks everything against what the routes offer. The problems beside a good result are warnings.
+    /// Checks everything against what the routes offer. The problems beside a good result are warnings. Where the entities
+    /// are in a topic, the result has none.
     ///
     /// # Errors
     /// Everything that is wrong with the folder.
-    pub fn load(mut self, offer: &Offer) -> Result<(Policies, Problems), Problems> {
+    pub fn load(mut self, offer: &Offer, from: EntitiesFrom) -> Result<(Policies, Problems), Problems> {
         let mut problems = self.problems;
+        if from == EntitiesFrom::Topic {
+            for file in std::mem::take(&mut self.entities) {
+                problems.push(
+                    Problem::error("entities are in a file and in the topic that `control.entities` names")
+                        .within(file.path.display().to_string())
+                        .help(
+                            "put them into the topic with `countersign entity put`, and take the file away",
+                        ),
+                );
+            }
+        }
         let place = self.folder.display().to_string();
         if self.schemas.len() > 1 {
             problems.push(

@@ -1,12 +1,15 @@
 //! A change is taken whole or not at all, and the last good state stays visible.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::authorize::ids::TrustDomain;
 use crate::authorize::jose::{Algorithm, SigningKey};
+use crate::config::{ApproverFiles, DomainFiles, IssuerFiles, OtherFiles};
 
 const SCHEMA: &str = "entity Workload;\nentity Invoice;\naction pay appliesTo { principal: [Workload], resource: [Invoice] };\n";
 const POLICY: &str = "@id(\"one\")\npermit (principal, action == Action::\"pay\", resource);\n";
@@ -35,8 +38,12 @@ fn sources(folder: &Path) -> Sources {
         algorithms: Algorithm::DEFAULT.to_vec(),
     };
     Sources {
-        trust: BTreeMap::from([(TrustDomain::parse("example.org").unwrap(), files)]),
+        trust: TrustFiles {
+            domains: BTreeMap::from([(TrustDomain::parse("example.org").unwrap(), files)]),
+            others: OtherFiles::default(),
+        },
         policies: folder.join("policies"),
+        entities: EntitiesFrom::Folder,
         offer: Offer::default(),
     }
 }
@@ -117,6 +124,55 @@ fn everything_wrong_at_the_start_is_named_at_once_with_its_place() {
     let policy =
         reports.iter().find(|report| report.file.is_some_and(|file| file.ends_with("one.cedar"))).unwrap();
     assert!(policy.line.is_some(), "{policy:?}");
+}
+
+#[test]
+fn those_who_revoke_and_those_who_answer_are_watched_like_the_domains() {
+    let folder = folder();
+    let keys =
+        |name: &str| IssuerFiles { keys: folder.path().join(name), algorithms: vec![Algorithm::EdDsa] };
+    let mut sources = sources(folder.path());
+    sources.trust.others = OtherFiles {
+        transmitters: BTreeMap::from([("https://idp".to_owned(), keys("idp.jwks"))]),
+        administrators: Some(folder.path().join("admins.jwks")),
+        approvers: BTreeMap::from([(
+            "https://login".to_owned(),
+            ApproverFiles { issuer: keys("login.jwks"), entity_type: "User".to_owned() },
+        )]),
+    };
+    fs::write(folder.path().join("idp.jwks"), jwks(3, "idp")).unwrap();
+    fs::write(folder.path().join("login.jwks"), jwks(4, "login")).unwrap();
+    let missing = Control::load(sources.clone(), Telemetry::off(), UnixMillis(1000)).unwrap_err();
+    assert!(missing.to_string().contains("admins.jwks"), "{missing}");
+    fs::write(folder.path().join("admins.jwks"), jwks(5, "admin")).unwrap();
+    let control = Control::load(sources, Telemetry::off(), UnixMillis(1000)).unwrap();
+    let first = control.snapshot();
+    let others = first.trust.others();
+    assert!(others.administrators.is_some());
+    assert_eq!(others.transmitters["https://idp"].algorithms, [Algorithm::EdDsa]);
+    assert_eq!(others.approvers["https://login"].entity_type, "User");
+    for name in ["idp", "admins", "login"] {
+        let before = control.snapshot().trust.version();
+        fs::write(folder.path().join(format!("{name}.jwks")), jwks(9, name)).unwrap();
+        assert!(control.refresh(UnixMillis(2000)), "{name}");
+        assert_ne!(control.snapshot().trust.version(), before, "{name}");
+    }
+}
+
+#[test]
+fn entities_are_in_one_place_only() {
+    let folder = folder();
+    let mut sources = sources(folder.path());
+    sources.entities = EntitiesFrom::Topic;
+    let entity = r#"[{"uid": {"type": "Invoice", "id": "inv-1"}, "attrs": {}, "parents": []}]"#;
+    fs::write(folder.path().join("policies/entities.json"), entity).unwrap();
+    let problems = Control::load(sources.clone(), Telemetry::off(), UnixMillis(1000)).unwrap_err();
+    let report = problems.iter().next().unwrap().report();
+    assert!(report.message.contains("`control.entities`"), "{report:?}");
+    assert!(report.help.unwrap().contains("countersign entity put"), "{report:?}");
+    fs::remove_file(folder.path().join("policies/entities.json")).unwrap();
+    let control = Control::load(sources, Telemetry::off(), UnixMillis(1000)).unwrap();
+    assert!(control.snapshot().entities.is_empty());
 }
 
 fn clock() -> UnixMillis {

@@ -1,14 +1,14 @@
-//! The key files of the trust domains, read whole into a `Trust`. Limits: no key is fetched from anywhere; a file that
+//! The key files of everybody whose signatures count, read whole into a `Trust`. Limits: no key is fetched from anywhere; a file that
 //! cannot be used leaves the last good `Trust` in place, so that nothing is half changed.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use super::files::{self, ReadFile};
-use crate::authorize::ids::{Digest, TrustDomain, WorkloadId};
+use crate::authorize::ids::{Digest, WorkloadId};
 use crate::authorize::jose::{Jws, KeySet, KeySetError, KeyUse, SigningKey, TokenKind};
-use crate::authorize::trust::{Domain, Trust};
-use crate::config::{DomainFiles, Problem, Problems, source};
+use crate::authorize::trust::{ApproverIssuer, Domain, Issuer, Others, Trust};
+use crate::config::{DomainFiles, IssuerFiles, OtherFiles, Problem, Problems, TrustFiles, source};
 
 /// Bytes of one key file.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -16,43 +16,27 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// The files as they were read, before anything is made of them.
 #[derive(Debug)]
 pub struct TrustSource {
-    domains: BTreeMap<TrustDomain, (DomainFiles, Files)>,
+    settings: TrustFiles,
+    files: BTreeMap<PathBuf, ReadFile>,
     problems: Problems,
     digest: Digest,
 }
 
-#[derive(Debug, Default)]
-struct Files {
-    bundle: Option<ReadFile>,
-    token_service: Option<ReadFile>,
-    gates: Option<ReadFile>,
-}
-
 impl TrustSource {
     /// Reads every file; those that cannot be read are problems of [`Self::load`].
-    pub fn read(domains: &BTreeMap<TrustDomain, DomainFiles>) -> Self {
+    pub fn read(settings: &TrustFiles) -> Self {
         let mut problems = Problems::default();
-        let mut read = |path: &Path| match files::read(path, MAX_BYTES) {
-            Ok(file) => Some(file),
+        let paths: BTreeSet<&Path> = settings.paths().collect();
+        let read = paths.into_iter().filter_map(|path| match files::read(path, MAX_BYTES) {
+            Ok(file) => Some((path.to_owned(), file)),
             Err(problem) => {
                 problems.push(problem);
                 None
             }
-        };
-        let domains: BTreeMap<_, _> = domains
-            .iter()
-            .map(|(name, files)| {
-                let read = Files {
-                    bundle: read(&files.bundle),
-                    token_service: files.token_service.as_deref().and_then(&mut read),
-                    gates: files.gates.as_deref().and_then(&mut read),
-                };
-                (name.clone(), (files.clone(), read))
-            })
-            .collect();
-        let all = domains.values().flat_map(|(_, files)| [&files.bundle, &files.token_service, &files.gates]);
-        let digest = files::digest(all.flatten());
-        Self { domains, problems, digest }
+        });
+        let files: BTreeMap<_, _> = read.collect();
+        let digest = files::digest(files.values());
+        Self { settings: settings.clone(), files, problems, digest }
     }
 
     /// Tells whether the files are still those of another reading.
@@ -65,33 +49,43 @@ impl TrustSource {
     /// # Errors
     /// Everything that is wrong with the files.
     pub fn load(self) -> Result<Trust, Problems> {
-        let mut problems = self.problems;
+        let Self { settings, files, mut problems, .. } = self;
+        // A file that could not be read is a problem already: its set is not missed.
+        let mut keys = |path: Option<&PathBuf>, key_use, what: &str| {
+            let file = path.and_then(|path| files.get(path))?;
+            KeySet::from_jwks(&file.text, key_use)
+                .map_err(|error| problems.push(key_set_problem(file, &error, what)))
+                .ok()
+        };
         let mut domains = BTreeMap::new();
-        for (name, (settings, files)) in self.domains {
-            let mut keys = |file: Option<ReadFile>, key_use, what: &str| {
-                let file = file?;
-                match KeySet::from_jwks(&file.text, key_use) {
-                    Ok(keys) => Some(keys),
-                    Err(error) => {
-                        problems.push(key_set_problem(&file, &error, what));
-                        None
-                    }
-                }
+        for (name, DomainFiles { bundle, token_service, gates, algorithms }) in settings.domains {
+            let bundle = keys(Some(&bundle), KeyUse::WitIssuer, "the SPIFFE bundle");
+            let token_service = keys(token_service.as_ref(), KeyUse::Any, "the token service's keys");
+            let gates = keys(gates.as_ref(), KeyUse::Any, "the gates' keys");
+            let domain = Domain {
+                algorithms,
+                bundle: bundle.unwrap_or_else(KeySet::empty),
+                token_service: token_service.unwrap_or_else(KeySet::empty),
+                gates: gates.unwrap_or_else(KeySet::empty),
             };
-            let bundle = keys(files.bundle, KeyUse::WitIssuer, "the SPIFFE bundle");
-            let token_service = keys(files.token_service, KeyUse::Any, "the token service's keys");
-            let gates = keys(files.gates, KeyUse::Any, "the gates' keys");
-            domains.insert(
-                name,
-                Domain {
-                    algorithms: settings.algorithms,
-                    bundle: bundle.unwrap_or_else(KeySet::empty),
-                    token_service: token_service.unwrap_or_else(KeySet::empty),
-                    gates: gates.unwrap_or_else(KeySet::empty),
-                },
-            );
+            domains.insert(name, domain);
         }
-        problems.into_result().map(|()| Trust::new(domains))
+        let mut issuer = |files: IssuerFiles, what: &str| Issuer {
+            keys: keys(Some(&files.keys), KeyUse::Any, what).unwrap_or_else(KeySet::empty),
+            algorithms: files.algorithms,
+        };
+        let OtherFiles { transmitters, administrators, approvers } = settings.others;
+        let transmitters =
+            transmitters.into_iter().map(|(iss, files)| (iss, issuer(files, "the transmitter's keys")));
+        let transmitters = transmitters.collect();
+        let approvers = approvers.into_iter().map(|(iss, files)| {
+            let issuer = issuer(files.issuer, "the approvers' keys");
+            (iss, ApproverIssuer { issuer, entity_type: files.entity_type })
+        });
+        let approvers = approvers.collect();
+        let administrators = keys(administrators.as_ref(), KeyUse::Any, "the administrators' keys");
+        let others = Others { transmitters, administrators, approvers };
+        problems.into_result().map(|()| Trust::with(domains, others))
     }
 }
 

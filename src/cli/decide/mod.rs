@@ -21,7 +21,7 @@ use crate::authorize::ids::{Topic, UnixMillis};
 use crate::authorize::record::Record;
 use crate::authorize::route::{Gate, ReplayRule, Route};
 use crate::config::{Config, Problems, Settings};
-use crate::control::{Control, Sources, offer};
+use crate::control::{Control, EntitiesFrom, Sources, offer};
 use crate::telemetry::Telemetry;
 use crate::wire::audit::AuditCodecError;
 
@@ -154,6 +154,7 @@ impl Decide {
         let sources = Sources {
             trust: settings.trust.clone(),
             policies: settings.policy.path.clone(),
+            entities: EntitiesFrom::of(&settings.control),
             offer: offer(&settings.routes, &settings.policy.subject_type),
         };
         let control = Control::load(sources, Telemetry::off(), now).map_err(DecideError::Problems)?;
