@@ -107,6 +107,11 @@ impl<'r> Tokens<'r> {
         }
     }
 
+    /// The hash of each that is there, in the order of the contract.
+    pub(super) fn hashes(&self) -> impl Iterator<Item = (TokenKind, Digest)> {
+        TokenKind::ALL.into_iter().filter_map(|kind| self.get(kind).map(|token| (kind, token_hash(token))))
+    }
+
     fn get(&self, kind: TokenKind) -> Option<&'r [u8]> {
         self.values.get(kind as usize).copied().flatten()
     }

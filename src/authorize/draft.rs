@@ -4,10 +4,12 @@
 use super::audit::{
     AuditAction, AuditControl, AuditError, AuditRecord, AuditResource, AuditTokenHash, AuditWorkflow,
 };
+use super::decision::Denial;
 use super::engine::{Decision, Moment};
 use super::identity::{Known, Transaction, Verified, accepted};
+use super::ids::Digest;
 use super::jose::{TokenKind, sha256};
-use super::policy::Answer;
+use super::policy::{Allowed, Answer};
 use super::provenance::Chain;
 use super::record::{Record, TimestampType};
 use super::request::Request;
@@ -96,6 +98,28 @@ impl Draft {
         })
     }
 
+    /// What came with a request over HTTP.
+    pub(super) fn presented(
+        &mut self,
+        tokens: &[(TokenKind, Digest)],
+        request_id: Option<String>,
+        trace: Option<TraceParent>,
+    ) {
+        let hash = |(kind, hash): &(TokenKind, Digest)| AuditTokenHash {
+            header: kind.header_name().to_owned(),
+            sha256: hash.to_string(),
+        };
+        self.0.token_hashes = tokens.iter().map(hash).collect();
+        self.0.request_id = request_id;
+        self.0.trace_id = trace.map(TraceParent::trace_id_hex);
+    }
+
+    /// That it was asked about somebody other than the caller.
+    pub(super) fn about(&mut self, kind: &str, id: &str) {
+        let short: String = id.chars().take(128).collect();
+        self.0.detail = Some(format!("asked about {kind}::{short:?}"));
+    }
+
     /// What had been verified when the identity stage refused the record.
     pub(super) fn known(&mut self, known: &Known) {
         self.0.sender = known.sender.as_ref().map(ToString::to_string);
@@ -159,6 +183,23 @@ impl Draft {
             .map(|(policy, message)| AuditError { policy: policy.clone(), message: message.clone() })
             .collect();
         self.0.step_ups = answer.step_ups.iter().map(|ask| ask.policy.clone()).collect();
+    }
+
+    /// The whole record of what was asked over HTTP, with how it ended.
+    pub(super) fn answered(mut self, decided: &Result<Allowed, Denial>) -> AuditRecord {
+        let audit = &mut self.0;
+        match decided {
+            Ok(_) => audit.outcome = "allow".to_owned(),
+            Err(denial) => {
+                audit.outcome = "deny".to_owned();
+                audit.reason = Some(denial.reason.as_str().to_owned());
+                audit.detail = Some(match audit.detail.take() {
+                    Some(about) => format!("{about}: {}", denial.detail),
+                    None => denial.detail.clone(),
+                });
+            }
+        }
+        self.0
     }
 
     /// The whole record, with how it ended.

@@ -113,7 +113,8 @@ pub fn verify(
 }
 
 /// Verifies who asks over HTTP, by a proof that is made out for `audience`, the target URI (WPT draft, section 4). There is
-/// no record: *E* is *N*, and the proof is remembered as one that stood nowhere, so it is good for one request.
+/// no record: *E* is *N*. `once` is asked last whether this is the proof's first use, and remembers it: a proof is good for
+/// one request.
 ///
 /// # Errors
 /// The first check that fails, with what was known by then.
@@ -121,11 +122,11 @@ pub fn verify_caller(
     claimed: &Claimed<'_>,
     audience: &str,
     rules: &Rules<'_>,
-    memory: &Memory,
+    once: impl FnOnce(&Entry) -> bool,
 ) -> Result<Verified, Refused> {
     let accepted = rules.now;
     let mut known = Known { accepted, sender: None, transaction: None };
-    let mut check = || {
+    let check = || {
         let ClaimedSender::Signed { identity, proof, claims, .. } = &claimed.sender else {
             return Err(Denial::new(Reason::ContextMissing, "the request lacks the proof of its sender"));
         };
@@ -144,12 +145,10 @@ pub fn verify_caller(
         check_bound(claimed, claims)?;
         known.sender = Some(sender.clone());
         let entry = Entry::new(sender, &claims.proof.jti, NOWHERE, accepted);
-        match memory.check(&entry) {
-            Seen::New => Ok((sender.clone(), claims.proof.clone(), entry)),
-            Seen::Redelivered | Seen::Replayed => {
-                Err(Denial::new(Reason::Replayed, "the proof was used before on another request"))
-            }
+        if !once(&entry) {
+            return Err(Denial::new(Reason::Replayed, "the proof was used before on another request"));
         }
+        Ok((sender.clone(), claims.proof.clone(), entry))
     };
     match check() {
         Ok((sender, proof, entry)) => Ok(Verified {

@@ -41,6 +41,14 @@ pub const MAX_TRUSTED_QUEUE_TIME_S: u32 = 900;
 pub const DEFAULT_RECEIPT_LIFE_S: u32 = 900;
 /// Bytes of the metadata string of a committed offset; the broker refuses more than 4,096.
 pub const MAX_OFFSET_METADATA: usize = 4000;
+/// Evaluations of one request over HTTP. Each costs an evaluation of the policies and an audit record.
+pub const MAX_EVALUATIONS: usize = 64;
+/// Bytes of the body of a request over HTTP. Its parts can stand in each audit record that it makes, twice.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Bytes of `X-Request-ID`. It is echoed, and stands in each audit record.
+pub const MAX_REQUEST_ID_BYTES: usize = 128;
+/// Proofs of requests over HTTP that are remembered: about 41 MB. Past that nobody is answered until some are forgotten.
+pub const MAX_REQUEST_PROOFS: usize = 1_000_000;
 /// Policies of one bundle, links of templates counted. Bounds memory and the time to load and validate.
 pub const MAX_POLICIES: usize = 100_000;
 /// Bytes of one policy, schema or entity file. It is parsed whole, on the path of a reload.

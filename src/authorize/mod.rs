@@ -1,6 +1,7 @@
 //! The decision: a pure function from a record, the snapshots of a moment and `now` to an outcome and exactly one audit
 //! record. Limits: no IO, no clock, no randomness, no async; ids and moments are handed in.
 
+pub mod access;
 pub mod audit;
 pub mod carried;
 mod case;

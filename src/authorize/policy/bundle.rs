@@ -70,6 +70,11 @@ impl Bundle {
         self.plain.len() + self.step_up.len()
     }
 
+    /// The entity type of subjects, where one is configured.
+    pub fn subject_type(&self) -> Option<&str> {
+        self.subject_type.as_deref()
+    }
+
     /// What looks wrong but can be used: policies that never apply, names that look alike.
     pub fn warnings(&self) -> &[Problem] {
         &self.warnings

@@ -26,4 +26,5 @@ pub use entities::Entities;
 pub use facts::{
     Facts, MessageFacts, Offer, Principal, ProvenanceFacts, SubjectId, TransactionFacts, WorkflowFacts,
 };
+pub(super) use offered::WORKLOAD;
 pub use problem::{LoadErrors, Problem, SourceFile};

@@ -5,7 +5,7 @@ use super::facts::Offer;
 use super::shape::Shape;
 
 /// The entity type of workloads.
-pub(super) const WORKLOAD: &str = "Workload";
+pub(in crate::authorize) const WORKLOAD: &str = "Workload";
 
 /// Records that the gate makes of attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
