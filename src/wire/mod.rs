@@ -6,3 +6,4 @@ pub mod challenge;
 pub mod outgoing;
 pub mod redact;
 pub mod replay;
+pub mod signal;

@@ -217,7 +217,15 @@ impl SigningKey {
     /// # Errors
     /// Claims that are no JSON, or a key that the library refuses.
     pub fn sign(&self, kind: TokenKind, claims: &impl Serialize) -> Result<String, SignError> {
-        let head = Head { alg: self.algorithm.as_str(), typ: kind.typ(), kid: self.kid() };
+        self.sign_typ(kind.typ(), claims)
+    }
+
+    /// Signs claims as a compact JWS that is none of the five, with that `typ`.
+    ///
+    /// # Errors
+    /// As [`Self::sign`].
+    pub fn sign_typ(&self, typ: &'static str, claims: &impl Serialize) -> Result<String, SignError> {
+        let head = Head { alg: self.algorithm.as_str(), typ, kid: self.kid() };
         let head = serde_json::to_vec(&head).map_err(|e| SignError::Claims(e.to_string()))?;
         let claims = serde_json::to_vec(claims).map_err(|e| SignError::Claims(e.to_string()))?;
         let mut token = URL_SAFE_NO_PAD.encode(head);
