@@ -1,5 +1,6 @@
 //! What workers link: verify, offline, that a gate let a record through, read what was decided about it, and carry the
-//! work on to the next record (contract, section 6).
+//! work on to the next record (contract, section 6). Work that goes on after its record was read is a [`job::Job`]: it asks
+//! a gate before each sensitive step, and hears when it must stop.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -20,10 +21,18 @@
 //! and anybody may write one. Limits: a countersignature says that this record was allowed when the gate decided, not that it still is, nor that it
 //! was not read before: a worker that must not act twice remembers [`Received::decision`].
 
+mod book;
+pub mod job;
+pub mod kafka;
+mod marks;
+pub mod signals;
+#[cfg(test)]
+mod tests;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::authorize::carried::Carried;
-use crate::authorize::claims::{Countersigned, Transaction};
+use crate::authorize::claims::{Countersigned, Times, Transaction};
 use crate::authorize::decision::{Denial, Reason};
 use crate::authorize::identity::check_signature;
 use crate::authorize::ids::{Realm, UnixMillis, WorkloadId};
@@ -61,8 +70,7 @@ impl Verifier {
     /// # Errors
     /// As [`Verifier::verify_at`]. A clock that stands before 1970 finds every countersignature not yet valid.
     pub fn verify(&self, record: &Record) -> Result<Received, Denial> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.verify_at(record, UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)))
+        self.verify_at(record, clock())
     }
 
     /// Verifies a record at a given moment. Expiry is judged when the broker took the record, if the topic has
@@ -99,6 +107,8 @@ impl Verifier {
             decision: claims.decision,
             policy: claims.policy,
             source: claims.source,
+            decided_at: decided_at(&claims.times),
+            keys: keys_of(record)?,
             carried,
         })
     }
@@ -144,6 +154,10 @@ pub struct Received {
     pub policy: String,
     /// Where the gate read the record: `topic/partition/offset`.
     pub source: String,
+    /// When the gate decided, by its clock, to the second.
+    pub decided_at: UnixMillis,
+    /// The `kid`s that countersignature and Txn-Token name, where they name one.
+    keys: Vec<String>,
     carried: Carried,
 }
 
@@ -152,6 +166,22 @@ impl Received {
     pub fn carry_on(&self) -> Carried {
         self.carried.clone()
     }
+}
+
+/// `iat`, which every countersignature has, within ±2^53 s.
+fn decided_at(times: &Times) -> UnixMillis {
+    UnixMillis((times.issued_at.unwrap_or_default() * 1000.0) as i64)
+}
+
+/// The `kid`s of the tokens that a verified record carries.
+fn keys_of(record: &Record) -> Result<Vec<String>, Denial> {
+    let mut keys = Vec::new();
+    for kind in [TokenKind::Countersignature, TokenKind::Transaction] {
+        let Some(token) = token(record, kind)? else { continue };
+        let jws = Jws::parse(token.as_bytes(), kind).map_err(|e| malformed(kind, &e.to_string()))?;
+        keys.extend(jws.kid().map(str::to_owned));
+    }
+    Ok(keys)
 }
 
 fn malformed(kind: TokenKind, problem: &str) -> Denial {
@@ -165,5 +195,8 @@ fn token(record: &Record, kind: TokenKind) -> Result<Option<&str>, Denial> {
     std::str::from_utf8(value).map(Some).map_err(|_| malformed(kind, "is not ASCII"))
 }
 
-#[cfg(test)]
-mod tests;
+/// The present moment; a clock that stands before 1970 says 1970.
+fn clock() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

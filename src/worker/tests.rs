@@ -14,7 +14,7 @@ use crate::authorize::testing::{NOW_S, PAYER, Plan, World, domain, key, keys, tr
 const NOW: UnixMillis = UnixMillis(NOW_S * 1000);
 
 /// A record as a gate forwards it, which passed through another gate before.
-fn forwarded(plan: &Plan) -> Record {
+pub(super) fn forwarded(plan: &Plan) -> Record {
     let world = World::default();
     let record = plan.build();
     let (verified, chain) = world.judge(&record).unwrap();
@@ -52,13 +52,13 @@ fn forwarded(plan: &Plan) -> Record {
     Record { source, timestamp: Some(NOW), headers, ..record }
 }
 
-fn plan() -> Plan {
+pub(super) fn plan() -> Plan {
     let mut plan = Plan { countersignature: true, signed_names: Some(vec!["schema"]), ..Plan::default() };
     plan.record.headers.push(Header::new("schema", "2"));
     plan
 }
 
-fn verifier() -> Verifier {
+pub(super) fn verifier() -> Verifier {
     Verifier::new(Realm::parse("test").unwrap(), trust_with(domain()))
 }
 

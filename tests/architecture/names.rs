@@ -15,7 +15,7 @@ const ITS_RANDOMNESS: [&str; 2] = ["rand", "SystemRandom"];
 const UNSAFE: &str = "src/stream/kafka_ffi.rs";
 
 /// Where a Kafka client may be named.
-const KAFKA: [&str; 8] = [
+const KAFKA: [&str; 9] = [
     "src/stream/kafka.rs",
     "src/stream/kafka/",
     "src/stream/kafka_ffi.rs",
@@ -23,6 +23,7 @@ const KAFKA: [&str; 8] = [
     "src/control/",
     "src/review/",
     "src/producer/",
+    "src/worker/kafka.rs",
     "src/cli/",
 ];
 const KAFKA_CRATES: [&str; 2] = ["rdkafka", "rdkafka_sys"];
