@@ -76,6 +76,39 @@ impl ClusterArgs {
     }
 }
 
+/// A gate's configuration, for commands that have commands of their own: these may be followed by what stands here.
+#[derive(Debug, Clone, clap::Args)]
+pub struct GateArgs {
+    /// A gate's configuration
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "countersign.toml",
+        env = "COUNTERSIGN_CONFIG"
+    )]
+    config: PathBuf,
+    /// Where brokers are [default: the configuration's]
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    bootstrap: Option<String>,
+    /// A librdkafka property; may be given many times
+    #[arg(short = 'X', global = true, value_name = "NAME=VALUE", value_parser = property)]
+    properties: Vec<(String, String)>,
+}
+
+impl GateArgs {
+    /// The configuration, and what every client of its cluster is told.
+    ///
+    /// # Errors
+    /// The configuration's mistakes, or that it names no broker.
+    pub fn resolve(&self) -> Result<(Config, ClientConfig), ClusterError> {
+        let Self { config, bootstrap, properties } = self.clone();
+        let arguments = ClusterArgs { config: Some(config), bootstrap, realm: None, properties };
+        let cluster = arguments.resolve()?;
+        Ok((cluster.config.ok_or(ClusterError::Missing("configuration"))?, cluster.client))
+    }
+}
+
 fn realm(text: &str) -> Result<Realm, InvalidName> {
     Realm::parse(text)
 }

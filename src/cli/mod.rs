@@ -6,16 +6,18 @@ pub mod clock;
 pub mod cluster;
 pub mod decide;
 pub mod demo;
+pub mod entity;
 pub mod files;
 pub mod gate;
 pub mod interrupt;
 pub mod issue;
 pub mod keys;
-mod output;
+pub mod output;
 pub mod produce;
 pub mod run;
 pub mod tail;
 pub mod token;
+pub mod topic;
 
 use std::ffi::OsString;
 use std::io;
@@ -28,6 +30,7 @@ pub use output::Output;
 
 use cluster::ClusterError;
 use demo::DemoError;
+use entity::EntityError;
 use produce::ProduceError;
 use tail::TailError;
 
@@ -51,6 +54,7 @@ enum Command {
     Check(check::Check),
     Decide(decide::Decide),
     Demo(demo::Demo),
+    Entity(entity::Entity),
     Keys(keys::Keys),
     Produce(produce::Produce),
     /// Run a gate until it is told to end
@@ -131,6 +135,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         },
         Command::Demo(demo) => match demo.run(&mut out) {
             Err(DemoError::Config(problems)) => out.end_with_problems(&problems),
+            ended => out.end(ended),
+        },
+        Command::Entity(entity) => match entity.run(&mut out) {
+            Err(EntityError::Cluster(ClusterError::Problems(problems)) | EntityError::Policies(problems)) => {
+                out.end_with_problems(&problems)
+            }
             ended => out.end(ended),
         },
         Command::Run(run) => {

@@ -7,6 +7,7 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 use serde::Serialize;
 
 use super::{Color, Exit, Format, is_broken_pipe};
+use crate::authorize::ids::UnixMillis;
 use crate::config::Problems;
 
 /// The two streams of a command.
@@ -123,4 +124,15 @@ fn render(diagnostic: &dyn Diagnostic, colored: bool) -> String {
         // A place outside of its text cannot be drawn; the message must not be lost with it.
         Err(_) => format!("{diagnostic}\n"),
     }
+}
+
+/// Text without what a terminal would obey, or what would hide the order of letters.
+pub fn plain(text: &str) -> String {
+    let shows = |c: char| !c.is_control() && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if shows(c) { c } else { '\u{fffd}' }).collect()
+}
+
+/// A moment as RFC 3339 writes it, in UTC; one that no calendar has as its milliseconds.
+pub fn moment(at: UnixMillis) -> String {
+    jiff::Timestamp::from_millisecond(at.0).map_or_else(|_| at.0.to_string(), |at| at.to_string())
 }

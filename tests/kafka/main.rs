@@ -6,6 +6,7 @@ mod support;
 
 mod assignment;
 mod broker_truth;
+mod commands;
 mod demo;
 mod first_route;
 mod gate;

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use super::desk::Decided;
 use crate::authorize::audit::AuditRecord;
 use crate::authorize::decision::{Denial, Reason, Stage};
+use crate::cli::output::plain;
 
 /// The stages that a record passes here, in their order.
 const STAGES: [(Stage, &str); 5] = [
@@ -97,11 +98,6 @@ fn passed(stage: Stage, audit: &AuditRecord) -> String {
         _ => "allowed".to_owned(),
     };
     plain(&said)
-}
-
-/// Text of a sender never moves the cursor of the person who reads it.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// What would have to be different, in one sentence.

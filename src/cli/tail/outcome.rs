@@ -9,6 +9,7 @@ use super::Watched;
 use crate::authorize::ids::WorkloadId;
 use crate::authorize::record::Record;
 use crate::authorize::request::{Action, Resource, Workflow};
+use crate::cli::output::plain;
 use crate::worker::Verifier;
 
 /// What became of a record, as the topic that it is read from says.
@@ -152,12 +153,6 @@ impl fmt::Display for Outcome {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Without what a terminal would obey, or what would hide the order of letters.
-fn plain(text: &str) -> String {
-    let shows = |c: char| !c.is_control() && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().map(|c| if shows(c) { c } else { '\u{fffd}' }).collect()
 }
 
 #[cfg(test)]
