@@ -12,6 +12,7 @@ use super::provenance::Chain;
 use super::record::Record;
 use super::request::{Evidence, Request, TransactionClaims};
 use super::route::{Party, Route};
+use super::standing::Found;
 
 /// Everything that is known about a record, or of who asks without one, once the request is.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +23,7 @@ pub(super) struct Case<'a> {
     pub(super) verified: &'a Verified,
     pub(super) chain: &'a Chain,
     pub(super) request: &'a Request,
+    pub(super) registered: Option<&'a Found>,
     pub(super) subject: Option<&'a SubjectId>,
 }
 
@@ -87,6 +89,7 @@ impl<'a> Case<'a> {
                 attempt: workflow.attempt,
                 started_at: workflow.started_at,
                 deadline: workflow.deadline,
+                registered: self.registered,
             }),
             provenance: ProvenanceFacts {
                 proven: self.verified.proven,

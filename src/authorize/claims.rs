@@ -63,6 +63,8 @@ pub struct Identity {
     pub key: PublicKey,
     /// `cnf.jwk.alg`.
     pub algorithm: Algorithm,
+    /// `cnf.jwk.kid`.
+    pub key_id: Option<String>,
     /// `jti`.
     pub jti: Option<String>,
 }
@@ -82,13 +84,13 @@ impl Identity {
         let algorithm = Algorithm::parse(&jwk.text("alg")?).ok_or_else(|| {
             Malformed("has a `cnf.jwk.alg` other than ES256, EdDSA, RS256 and PS256".to_owned())
         })?;
-        jwk.optional_text("kid")?;
+        let key_id = jwk.optional_text("kid")?;
         let key =
             PublicKey::from_jwk(&jwk.map).map_err(|e| Malformed(format!("has a `cnf.jwk` that {e}")))?;
         if !key.algorithms().contains(&algorithm) {
             return Err(Malformed("has a `cnf.jwk` whose `alg` does not fit its `kty` and `crv`".to_owned()));
         }
-        Ok(Self { subject, times, key, algorithm, jti })
+        Ok(Self { subject, times, key, algorithm, key_id, jti })
     }
 }
 

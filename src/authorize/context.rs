@@ -11,7 +11,7 @@ use super::jose::{Jws, TokenKind, token_hash};
 use super::limits::{MAX_HEADER_BYTES, MAX_HEADERS, MAX_TOKEN_BYTES};
 use super::record::Record;
 use super::route::Route;
-use super::token_cache::{Kept, TokenCache};
+use super::token_cache::{Entry, Kept, TokenCache};
 
 /// The context that a record claims: tokens of the right form.
 #[derive(Debug)]
@@ -46,11 +46,22 @@ pub(super) struct Presented<'r, T> {
     pub(super) hash: Digest,
     /// The version of the trust that its signature was verified under before, if it was.
     pub(super) verified_under: Option<Digest>,
+    kid: Option<Arc<str>>,
     token: &'r [u8],
     jws: Option<Jws<'r>>,
 }
 
 impl<'r, T> Presented<'r, T> {
+    /// Its `kid`, if it has one.
+    pub(super) fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    /// What is remembered of it, once it is verified under that trust.
+    pub(super) fn entry(&self, kept: Kept, trust: Digest) -> Entry {
+        Entry { kept, kid: self.kid.clone(), trust }
+    }
+
     /// The token taken apart: kept from the first reading, or read again where the cache had made that unnecessary.
     pub(super) fn jws(&self, kind: TokenKind) -> Result<Jws<'r>, Denial> {
         match &self.jws {
@@ -329,14 +340,15 @@ fn presented<'r, T>(
     read: impl FnOnce(&[u8], Digest) -> Result<T, Malformed>,
 ) -> Result<Presented<'r, T>, Denial> {
     let hash = token_hash(token);
-    if let Some((kept, trust)) = cache.get(&hash)
+    if let Some(Entry { kept, kid, trust }) = cache.get(&hash)
         && let Some(claims) = found(kept)
     {
-        return Ok(Presented { claims, hash, verified_under: Some(trust), token, jws: None });
+        return Ok(Presented { claims, hash, verified_under: Some(trust), kid, token, jws: None });
     }
     let jws = parse(token, kind)?;
     let claims = Arc::new(read(jws.payload(), hash).map_err(|e| malformed(kind, &e))?);
-    Ok(Presented { claims, hash, verified_under: None, token, jws: Some(jws) })
+    let kid = jws.kid().map(Arc::from);
+    Ok(Presented { claims, hash, verified_under: None, kid, token, jws: Some(jws) })
 }
 
 fn read_proof<'r>(

@@ -2,7 +2,8 @@
 //! fact is verified. Limits: a claim that was not verified never enters, however the decision ends.
 
 use super::audit::{
-    AuditAction, AuditControl, AuditError, AuditRecord, AuditResource, AuditTokenHash, AuditWorkflow,
+    AuditAction, AuditControl, AuditError, AuditRecord, AuditRegistered, AuditResource, AuditTokenHash,
+    AuditWorkflow,
 };
 use super::decision::Denial;
 use super::engine::{Decision, Moment};
@@ -12,8 +13,9 @@ use super::jose::{TokenKind, sha256};
 use super::policy::{Allowed, Answer};
 use super::provenance::Chain;
 use super::record::{Record, TimestampType};
-use super::request::Request;
+use super::request::{Request, Workflow};
 use super::route::{Gate, Route};
+use super::standing::Found;
 use super::traceparent::TraceParent;
 
 /// An audit record without its outcome.
@@ -46,7 +48,11 @@ impl Draft {
             ("trust", snapshot.trust.version()),
             ("policy", snapshot.policy.digest()),
             ("entities", snapshot.entities.digest()),
-        ];
+        ]
+        .map(|(name, version)| (name, version.to_string()));
+        let followed = snapshot.standing.followed();
+        let followed = [("workflows", followed.workflows), ("revocations", followed.revocations)]
+            .map(|(name, positions)| Some((name, positions?.to_string())));
         Self(AuditRecord {
             decision_id: moment.id.to_string(),
             outcome: String::new(),
@@ -88,8 +94,10 @@ impl Draft {
             bundle: snapshot.policy.digest().to_string(),
             bundle_version: snapshot.policy.version().map(str::to_owned),
             control: control
-                .map(|(name, version)| AuditControl { name: name.to_owned(), version: version.to_string() })
-                .into(),
+                .into_iter()
+                .chain(followed.into_iter().flatten())
+                .map(|(name, version)| AuditControl { name: name.to_owned(), version })
+                .collect(),
             token_hashes: Vec::new(),
             key_digest: None,
             value_digest: None,
@@ -147,7 +155,7 @@ impl Draft {
         self.0.continues_from = chain.from.as_ref().map(ToString::to_string);
     }
 
-    /// What is asked for.
+    /// The action asked for and the resource.
     pub(super) fn request(&mut self, request: &Request) {
         let json = |properties: &Option<serde_json::Map<String, serde_json::Value>>| {
             properties.as_ref().and_then(|map| serde_json::to_string(map).ok())
@@ -161,7 +169,11 @@ impl Draft {
             id: request.resource.id.clone(),
             properties: json(&request.resource.properties),
         });
-        self.0.workflow = request.workflow.as_ref().map(|workflow| AuditWorkflow {
+    }
+
+    /// The workflow as the sender says, and what the registry knows of it.
+    pub(super) fn workflow(&mut self, workflow: Option<&Workflow>, found: Option<&Found>) {
+        self.0.workflow = workflow.map(|workflow| AuditWorkflow {
             id: workflow.id.clone(),
             kind: workflow.kind.clone(),
             step: workflow.step.clone(),
@@ -169,6 +181,15 @@ impl Draft {
             attempt: workflow.attempt.and_then(|attempt| i64::try_from(attempt).ok()),
             started_at: workflow.started_at,
             deadline: workflow.deadline,
+        });
+        self.0.registered = found.map(|found| {
+            let live = found.live();
+            AuditRegistered {
+                status: found.status().as_str().to_owned(),
+                step: live.map(|live| live.step.to_string()),
+                owner: live.map(|live| live.owner.to_string()),
+                version: live.map(|live| live.version),
+            }
         });
     }
 

@@ -15,8 +15,9 @@ use super::jose::TokenKind;
 use super::policy::{Allowed, Bundle, Entities, SubjectId};
 use super::provenance::{Chain, Forwarding, countersign};
 use super::record::{Header, Record};
+use super::request::Workflow;
 use super::route::{Gate, Route};
-use super::standing::Standing;
+use super::standing::{Found, Parties, Standing, judge_workflow};
 use super::state::PartitionState;
 use super::trust::Trust;
 
@@ -172,19 +173,31 @@ impl Engine {
         }
         let chain = Chain::verify(&claimed, &verified, rules)?;
         draft.chain(&chain);
-        // Standing has its place here: revocations and the workflow registry, once a gate watches them.
-        let request = rules.route.mapping.resolve(record, &evidence(&verified))?;
-        draft.request(&request);
         let subject = verified
             .transaction
             .as_ref()
             .map(|of| SubjectId::new(&of.subject, &of.domain, self.gate.id.trust_domain()));
+        let resolved = rules.route.mapping.resolve(record, &evidence(&verified));
+        if let Ok(request) = &resolved {
+            draft.request(request);
+        }
+        // Standing comes before the request, and of a request that cannot be found the workflow may be known.
+        let alone = match &resolved {
+            Ok(_) => None,
+            Err(_) => rules.route.mapping.workflow(record, &evidence(&verified)).ok(),
+        };
+        let workflow = resolved.as_ref().ok().map(|request| &request.workflow).or(alone.as_ref());
+        let parties =
+            Parties { claimed: &claimed, verified: &verified, chain: &chain, subject: subject.as_ref() };
+        let registered = stand(&parties, workflow.map(Option::as_ref), rules, moment, draft)?;
+        let request = resolved?;
         let case = Case {
             record: Some(record),
             route: rules.route,
             verified: &verified,
             chain: &chain,
             request: &request,
+            registered: registered.as_ref(),
             subject: subject.as_ref(),
         };
         let allowed = ask(&case, moment, draft)?;
@@ -215,6 +228,25 @@ impl Engine {
         headers.push(Header::new(TokenKind::Countersignature.header_name(), token));
         Ok(Forward { permit, headers })
     }
+}
+
+/// Judges whether those behind the record, and its workflow, may still act (contract, section 8). The workflow is `None`
+/// where it cannot be found. Gives what the registry knows of it.
+fn stand(
+    parties: &Parties<'_>,
+    workflow: Option<Option<&Workflow>>,
+    rules: &Rules<'_>,
+    moment: &Moment<'_>,
+    draft: &mut Draft,
+) -> Result<Option<Found>, Denial> {
+    let standing = &moment.snapshot.standing;
+    let registered = workflow.flatten().and_then(|workflow| standing.workflow(&workflow.id));
+    draft.workflow(workflow.flatten(), registered.as_ref());
+    standing.judge_parties(parties, workflow.flatten(), rules)?;
+    if let Some(workflow) = workflow {
+        judge_workflow(workflow, registered.as_ref(), rules.route.workflow)?;
+    }
+    Ok(registered)
 }
 
 /// Asks the policies, for the route's principal and for every party that must be allowed too.

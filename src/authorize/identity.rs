@@ -231,7 +231,8 @@ fn check_identity(
         rules.cache.count(false);
         let jws = identity.jws(kind)?;
         check_signature(kind, &jws, subject.trust_domain(), |domain| &domain.bundle, rules.trust)?;
-        rules.cache.insert(identity.hash, Kept::Identity(identity.claims.clone()), rules.trust.version());
+        let entry = identity.entry(Kept::Identity(identity.claims.clone()), rules.trust.version());
+        rules.cache.insert(identity.hash, entry);
     }
     check_time(kind, &identity.claims.times, accepted, rules.route.skew_s)
 }
@@ -251,7 +252,8 @@ fn check_carried(
         rules.cache.count(false);
         let jws = carried.jws(kind)?;
         check_signature(kind, &jws, domain, |domain| &domain.token_service, rules.trust)?;
-        rules.cache.insert(carried.hash, Kept::Transaction(transaction.clone()), rules.trust.version());
+        let entry = carried.entry(Kept::Transaction(transaction.clone()), rules.trust.version());
+        rules.cache.insert(carried.hash, entry);
     }
     check_transaction(transaction, domain, accepted, rules)
 }

@@ -57,7 +57,7 @@ impl Chain {
             let domain = claims.gate.trust_domain();
             check_signature(KIND, &jws, domain, |domain| &domain.gates, rules.trust).map_err(invalid)?;
             let kept = Kept::Countersignature(claims.clone());
-            rules.cache.insert(presented.hash, kept, rules.trust.version());
+            rules.cache.insert(presented.hash, presented.entry(kept, rules.trust.version()));
         }
         let from = continued(claims, rules)?;
         check_time(KIND, &claims.times, verified.accepted, rules.route.skew_s).map_err(invalid)?;

@@ -49,11 +49,14 @@ struct Generations {
     old: HashMap<Digest, Entry>,
 }
 
+/// A token with what no claim of it says.
 #[derive(Debug, Clone)]
-struct Entry {
-    kept: Kept,
+pub(super) struct Entry {
+    pub(super) kept: Kept,
+    /// Its `kid`: a revocation may name it.
+    pub(super) kid: Option<Arc<str>>,
     /// The version of the trust that it was verified under.
-    trust: Digest,
+    pub(super) trust: Digest,
 }
 
 impl TokenCache {
@@ -87,24 +90,24 @@ impl TokenCache {
         self.len() == 0
     }
 
-    /// The token of that hash, with the version of the trust that it was verified under.
-    pub(super) fn get(&self, token: &Digest) -> Option<(Kept, Digest)> {
+    /// The token of that hash.
+    pub(super) fn get(&self, token: &Digest) -> Option<Entry> {
         let mut shard = lock(self.shard(token)?);
         if let Some(entry) = shard.young.get(token) {
-            return Some((entry.kept.clone(), entry.trust));
+            return Some(entry.clone());
         }
         let entry = shard.old.remove(token)?;
-        let found = (entry.kept.clone(), entry.trust);
+        let found = entry.clone();
         shard.insert(*token, entry, self.capacity);
         Some(found)
     }
 
-    /// Remembers a token that was verified under that trust.
-    pub(super) fn insert(&self, token: Digest, kept: Kept, trust: Digest) {
+    /// Remembers a token that was verified.
+    pub(super) fn insert(&self, token: Digest, entry: Entry) {
         if let Some(shard) = self.shard(&token) {
             let mut shard = lock(shard);
             shard.old.remove(&token);
-            shard.insert(token, Entry { kept, trust }, self.capacity);
+            shard.insert(token, entry, self.capacity);
         }
     }
 
@@ -144,15 +147,16 @@ mod tests {
         sha256(&[&n.to_be_bytes()])
     }
 
-    fn kept() -> Kept {
-        Kept::Transaction(Arc::new(transaction()))
+    fn kept(trust: [u8; 32]) -> Entry {
+        let kept = Kept::Transaction(Arc::new(transaction()));
+        Entry { kept, kid: None, trust: Digest(trust) }
     }
 
     #[test]
     fn the_bound_is_hard() {
         let cache = TokenCache::new(64);
         for n in 0..10_000 {
-            cache.insert(token(n), kept(), Digest([0; 32]));
+            cache.insert(token(n), kept([0; 32]));
             assert!(cache.len() <= 64);
         }
         assert!(cache.len() >= 32);
@@ -161,11 +165,11 @@ mod tests {
     #[test]
     fn what_is_used_stays_and_what_is_not_goes() {
         let cache = TokenCache::new(64);
-        cache.insert(token(0), kept(), Digest([7; 32]));
-        cache.insert(token(1), kept(), Digest([7; 32]));
+        cache.insert(token(0), kept([7; 32]));
+        cache.insert(token(1), kept([7; 32]));
         for n in 2..2000 {
-            cache.insert(token(n), kept(), Digest([0; 32]));
-            assert_eq!(cache.get(&token(0)).unwrap().1, Digest([7; 32]));
+            cache.insert(token(n), kept([0; 32]));
+            assert_eq!(cache.get(&token(0)).unwrap().trust, Digest([7; 32]));
         }
         assert!(cache.get(&token(1)).is_none());
     }
@@ -173,9 +177,9 @@ mod tests {
     #[test]
     fn the_newest_trust_is_the_one_that_is_remembered() {
         let cache = TokenCache::new(64);
-        cache.insert(token(0), kept(), Digest([1; 32]));
-        cache.insert(token(0), kept(), Digest([2; 32]));
-        assert_eq!(cache.get(&token(0)).unwrap().1, Digest([2; 32]));
+        cache.insert(token(0), kept([1; 32]));
+        cache.insert(token(0), kept([2; 32]));
+        assert_eq!(cache.get(&token(0)).unwrap().trust, Digest([2; 32]));
         assert_eq!(cache.len(), 1);
         assert!(!cache.is_empty());
     }

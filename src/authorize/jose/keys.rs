@@ -148,6 +148,14 @@ impl KeySet {
         self.keys.is_empty()
     }
 
+    /// The `kid` of the key that verifies tokens without one: that of the only usable key.
+    pub fn only_kid(&self) -> Option<&str> {
+        match self.keys.as_slice() {
+            [only] => only.kid.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The key for a token with that `kid` and algorithm (contract, section 2: with a `kid`, that key; without, only if
     /// exactly one is usable).
     ///

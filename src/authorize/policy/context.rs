@@ -12,6 +12,7 @@ use super::offered::{Attribute, GROUPS, Group, Offered, Presence, Row, TOP};
 use super::shape::{EntityKind, Member, Shape};
 use super::value::{Mistyped, Value, is_datetime};
 use crate::authorize::ids::UnixMillis;
+use crate::authorize::standing::Found;
 
 /// What one action's context holds, in the order of names.
 #[derive(Debug)]
@@ -220,6 +221,7 @@ impl Attribute {
     ) -> Result<Option<Value<'a>>, Mistyped> {
         let (transaction, workflow) = (&facts.transaction, &facts.workflow);
         let message = facts.message.as_ref();
+        let registered = workflow.as_ref().and_then(|workflow| workflow.registered);
         let path = || join(prefix, name);
         let text = |text: &'a str| Some(Value::Text(text.into()));
         let workload = |id: &str| known.workload.and_then(|kind| kind.entity(id)).map(Value::Entity);
@@ -284,9 +286,10 @@ impl Attribute {
             },
             Self::StartedAt => seconds(workflow.as_ref().and_then(|w| w.started_at))?,
             Self::Deadline => seconds(workflow.as_ref().and_then(|w| w.deadline))?,
-            // There is no registry of workflows yet: nothing is registered.
-            Self::Registered => workflow.as_ref().map(|_| Value::Bool(false)),
-            Self::Status | Self::Owner | Self::RegisteredStep => None,
+            Self::Registered => workflow.as_ref().map(|w| Value::Bool(w.registered.is_some())),
+            Self::Status => registered.and_then(|found| text(found.status().as_str())),
+            Self::Owner => registered.and_then(Found::live).and_then(|live| text(&live.owner)),
+            Self::RegisteredStep => registered.and_then(Found::live).and_then(|live| text(&live.step)),
             Self::Proven => Some(Value::Bool(facts.provenance.proven)),
             Self::Gated => Some(Value::Bool(facts.provenance.from.is_some())),
             Self::From => facts.provenance.from.and_then(text),

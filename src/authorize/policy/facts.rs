@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 
 use crate::authorize::ids::{Offset, Partition, TrustDomain, UnixMillis, WorkloadId};
+use crate::authorize::standing::Found;
 
 /// What every route of a gate always has to offer to its policies. A schema that requires more is refused.
 #[derive(Debug, Clone, Default)]
@@ -83,7 +84,7 @@ pub struct TransactionFacts<'a> {
     pub rctx: Option<&'a Map<String, Value>>,
 }
 
-/// The workflow, as the sender says (contract, section 5).
+/// The workflow, as the sender says and as its registry does (contract, section 5).
 #[derive(Debug, Clone)]
 pub struct WorkflowFacts<'a> {
     /// Its id.
@@ -100,6 +101,8 @@ pub struct WorkflowFacts<'a> {
     pub started_at: Option<f64>,
     /// When it must be done, in seconds.
     pub deadline: Option<f64>,
+    /// The same as the registry has it; `None` where it is not registered.
+    pub registered: Option<&'a Found>,
 }
 
 /// Where the work comes from (contract, sections 2.4 and 6).

@@ -124,6 +124,22 @@ impl Mapping {
         self.value.is_some()
     }
 
+    /// The workflow alone, of a record whose request could not be found: its workflow is judged before that is said.
+    ///
+    /// # Errors
+    /// As [`Mapping::resolve`].
+    pub fn workflow(&self, record: &Record, evidence: &Evidence<'_>) -> Result<Option<Workflow>, Denial> {
+        let derived = match &self.workflow {
+            None => None,
+            expression => {
+                let inputs = Inputs::read(&self.reads, record, evidence)?;
+                inputs.admit(expression.iter())?;
+                derive(expression, &inputs, typed::<Option<Workflow>>)?.flatten()
+            }
+        };
+        agree("workflow", derived, evidence.workflow)
+    }
+
     /// What the record asks for.
     ///
     /// # Errors

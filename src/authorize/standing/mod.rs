@@ -1,0 +1,19 @@
+//! Whether somebody may still act at all: revocations in force, and workflows as their registry has them (contract, sections
+//! 5 and 8). Limits: pure; what it knows is handed in.
+
+mod judge;
+mod positions;
+mod registry;
+mod revocation;
+mod revocations;
+mod workflow;
+mod workflows;
+
+pub(super) use judge::Parties;
+pub use judge::{Named, judge_workflow};
+pub use positions::{At, Positions};
+pub use registry::{Followed, Registry, Sizes, Standing};
+pub use revocation::{Authority, Effect, Kind, Revocation, Target};
+pub use revocations::RevocationChange;
+pub use workflow::{Found, Registered, Status};
+pub use workflows::WorkflowChange;
