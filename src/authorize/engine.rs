@@ -17,7 +17,7 @@ use super::provenance::{Chain, Forwarding, countersign};
 use super::record::{Header, Record};
 use super::request::Workflow;
 use super::route::{Gate, Route};
-use super::standing::{Found, Parties, Standing, judge_workflow};
+use super::standing::{Found, Named, Parties, Standing, judge_workflow};
 use super::state::PartitionState;
 use super::trust::Trust;
 
@@ -189,7 +189,8 @@ impl Engine {
         let workflow = resolved.as_ref().ok().map(|request| &request.workflow).or(alone.as_ref());
         let parties =
             Parties { claimed: &claimed, verified: &verified, chain: &chain, subject: subject.as_ref() };
-        let registered = stand(&parties, workflow.map(Option::as_ref), rules, moment, draft)?;
+        let named = parties.named(rules.trust);
+        let registered = stand(&named, workflow.map(Option::as_ref), rules.route, moment, draft)?;
         let request = resolved?;
         let case = Case {
             record: Some(record),
@@ -232,19 +233,19 @@ impl Engine {
 
 /// Judges whether those behind the record, and its workflow, may still act (contract, section 8). The workflow is `None`
 /// where it cannot be found. Gives what the registry knows of it.
-fn stand(
-    parties: &Parties<'_>,
+pub(super) fn stand(
+    named: &[Named<'_>],
     workflow: Option<Option<&Workflow>>,
-    rules: &Rules<'_>,
+    route: &Route,
     moment: &Moment<'_>,
     draft: &mut Draft,
 ) -> Result<Option<Found>, Denial> {
     let standing = &moment.snapshot.standing;
     let registered = workflow.flatten().and_then(|workflow| standing.workflow(&workflow.id));
     draft.workflow(workflow.flatten(), registered.as_ref());
-    standing.judge_parties(parties, workflow.flatten(), rules)?;
+    standing.judge_named(named, workflow.flatten(), moment.now)?;
     if let Some(workflow) = workflow {
-        judge_workflow(workflow, registered.as_ref(), rules.route.workflow)?;
+        judge_workflow(workflow, registered.as_ref(), route.workflow)?;
     }
     Ok(registered)
 }

@@ -13,7 +13,7 @@ use super::claims::Malformed;
 use super::context::{Claimed, Tokens};
 use super::decision::{Denial, Reason};
 use super::draft::Draft;
-use super::engine::{Engine, Moment, Snapshot};
+use super::engine::{Engine, Moment, Snapshot, stand};
 use super::identity::{Refused, Rules, Verified, verify_caller};
 use super::ids::{Digest, UnixMillis, WorkloadId};
 use super::jose::TokenKind;
@@ -22,6 +22,7 @@ use super::provenance::Chain;
 use super::replay::Entry;
 use super::request::{Action, Request, Resource};
 use super::route::Route;
+use super::standing::{self, Parties};
 use super::traceparent::TraceParent;
 
 pub use body::{Asked, Evaluation, Meant, Named, Semantic};
@@ -38,6 +39,8 @@ pub struct Caller {
     chain: Result<Chain, Denial>,
     subject: Option<SubjectId>,
     hashes: Vec<(TokenKind, Digest)>,
+    /// What a revocation may name of it; empty where the chain does not hold.
+    behind: Vec<standing::Named<'static>>,
     /// `X-Request-ID`.
     pub request_id: Option<String>,
     /// The trace that the request is part of.
@@ -72,8 +75,16 @@ impl Caller {
         let chain = Chain::verify(&claimed, &verified, &rules);
         let home = engine.gate().id.trust_domain();
         let subject = verified.transaction.as_ref().map(|of| SubjectId::new(&of.subject, &of.domain, home));
+        let behind = match &chain {
+            Ok(chain) => {
+                let parties =
+                    Parties { claimed: &claimed, verified: &verified, chain, subject: subject.as_ref() };
+                parties.named(&snapshot.trust).into_iter().map(standing::Named::into_owned).collect()
+            }
+            Err(_) => Vec::new(),
+        };
         let hashes = tokens.hashes().collect();
-        Ok(Self { verified, chain, subject, hashes, request_id: None, trace: None })
+        Ok(Self { verified, chain, subject, hashes, behind, request_id: None, trace: None })
     }
 
     /// The workload that asks.
@@ -163,12 +174,14 @@ fn decide(
     draft.request(&request);
     let chain = caller.chain.as_ref().map_err(Clone::clone)?;
     draft.chain(chain);
+    let registered = stand(&caller.behind, Some(request.workflow.as_ref()), route, moment, draft)?;
     let case = Case {
         record: None,
         route,
         verified: &caller.verified,
         chain,
         request: &request,
+        registered: registered.as_ref(),
         subject: caller.subject.as_ref(),
     };
     let principals = match itself(caller, &evaluation.subject, moment) {

@@ -1,12 +1,14 @@
 //! The stage `standing` (contract, sections 5 and 8): everything of a record that a revocation may name, then its
 //! workflow. Limits: what was issued when is taken from verified tokens alone; what no token says counts as older.
 
+use std::borrow::Cow;
+
 use super::registry::Standing;
 use super::revocation::Kind;
 use super::workflow::{Found, Registered, Status};
 use crate::authorize::context::{Claimed, ClaimedSender};
 use crate::authorize::decision::{Denial, Reason};
-use crate::authorize::identity::{Rules, Verified};
+use crate::authorize::identity::Verified;
 use crate::authorize::ids::{TrustDomain, UnixMillis, WorkloadId};
 use crate::authorize::jose::KeySet;
 use crate::authorize::policy::SubjectId;
@@ -16,16 +18,23 @@ use crate::authorize::route::WorkflowRule;
 use crate::authorize::trust::{Domain, Trust};
 
 /// One thing that stands behind a record, as a revocation may name it.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Named<'a> {
     /// What it is.
     pub kind: Kind,
     /// Its id.
-    pub id: &'a str,
+    pub id: Cow<'a, str>,
     /// When it was issued, in seconds; `None` counts as older than every `not_before`.
     pub issued_at: Option<f64>,
     /// What it is of the record, for the sentence of a denial.
     pub role: &'static str,
+}
+
+impl Named<'_> {
+    /// The same for longer than what it was read from.
+    pub(in crate::authorize) fn into_owned(self) -> Named<'static> {
+        Named { id: Cow::Owned(self.id.into_owned()), ..self }
+    }
 }
 
 /// Everybody and everything behind a record, or behind a question over HTTP, once it is verified.
@@ -42,29 +51,28 @@ pub(in crate::authorize) struct Parties<'a> {
 }
 
 impl Standing {
-    /// Looks for a revocation that names one of the parties, or the workflow that they work in.
+    /// Looks for a revocation that names one of these, or the workflow that they work in. A workflow is not issued, so it
+    /// counts as older than every `not_before`.
     ///
     /// # Errors
     /// `revoked`, with the id of the revocation, what it names, and its reason.
-    pub(in crate::authorize) fn judge_parties(
+    pub fn judge_named(
         &self,
-        parties: &Parties<'_>,
+        all: &[Named<'_>],
         workflow: Option<&Workflow>,
-        rules: &Rules<'_>,
+        now: UnixMillis,
     ) -> Result<(), Denial> {
         if !self.follows_revocations() {
             return Ok(());
         }
-        self.judge_named(&parties.named(workflow, rules.trust), rules.now)
-    }
-
-    /// Looks for a revocation that names one of these.
-    ///
-    /// # Errors
-    /// `revoked`, with the id of the revocation, what it names, and its reason.
-    pub fn judge_named(&self, all: &[Named<'_>], now: UnixMillis) -> Result<(), Denial> {
-        for named in all {
-            if let Some(found) = self.revocation(named.kind, named.id, named.issued_at, now) {
+        let workflow = workflow.map(|workflow| Named {
+            kind: Kind::Workflow,
+            id: workflow.id.as_str().into(),
+            issued_at: None,
+            role: "the workflow",
+        });
+        for named in all.iter().chain(&workflow) {
+            if let Some(found) = self.revocation(named.kind, &named.id, named.issued_at, now) {
                 let why = found.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
                 let detail = format!("the revocation `{}` names {}{why}", found.id, named.role);
                 return Err(Denial::new(Reason::Revoked, detail));
@@ -119,9 +127,9 @@ fn judge_step(asked: &Workflow, registered: &Registered) -> Result<(), Denial> {
 }
 
 impl<'a> Parties<'a> {
-    /// Everything that a revocation may name (contract, section 8), and with it the workflow. What an earlier sender was
-    /// issued is no longer on the record, so it counts as older; a workflow is not issued, so it does too.
-    fn named(&self, workflow: Option<&'a Workflow>, trust: &'a Trust) -> Vec<Named<'a>> {
+    /// Everything that a revocation may name (contract, section 8), but for the workflow. What an earlier sender was issued
+    /// is no longer on the record, so it counts as older.
+    pub(in crate::authorize) fn named(&self, trust: &'a Trust) -> Vec<Named<'a>> {
         let Self { claimed, verified, chain, subject } = *self;
         let mut all = Names(Vec::with_capacity(16));
         all.sender(claimed, &verified.sender, trust);
@@ -154,9 +162,6 @@ impl<'a> Parties<'a> {
             all.push(Kind::Token, &claims.decision, issued, "the `countersignature`");
             all.maybe(Kind::Key, keys.key_id(presented.kid()), issued, "the key of the `countersignature`");
         }
-        if let Some(workflow) = workflow {
-            all.push(Kind::Workflow, &workflow.id, None, "the workflow");
-        }
         all.0
     }
 }
@@ -165,7 +170,7 @@ struct Names<'a>(Vec<Named<'a>>);
 
 impl<'a> Names<'a> {
     fn push(&mut self, kind: Kind, id: &'a str, issued_at: Option<f64>, role: &'static str) {
-        self.0.push(Named { kind, id, issued_at, role });
+        self.0.push(Named { kind, id: id.into(), issued_at, role });
     }
 
     fn maybe(&mut self, kind: Kind, id: Option<&'a str>, issued_at: Option<f64>, role: &'static str) {
