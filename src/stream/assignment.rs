@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::checkpoint::{Checkpoint, CheckpointError};
+use super::checkpoint::{self, Checkpoint, CheckpointError};
 use super::decider::Remembered;
 use crate::authorize::ids::{Offset, Position, UnixMillis};
 
@@ -22,8 +22,17 @@ pub enum Stage {
     Restored(Position),
     /// Its records are decided.
     Ready,
+    /// One of the topics that go with its source has no partition of its number yet: looked at again at that time.
+    Short(Duration),
     /// It cannot be decided until a person has done something; the sentence says what.
     Refused(String),
+}
+
+impl Stage {
+    /// Whether it is on its way to being decided.
+    pub fn is_restoring(&self) -> bool {
+        !matches!(self, Self::Ready | Self::Short(_) | Self::Refused(_))
+    }
 }
 
 /// The search for a stable committed position.
@@ -37,20 +46,43 @@ pub struct Locating {
     pub missing: u32,
 }
 
-/// The reading of a replay partition.
+/// The reading of what is remembered of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
     /// What for.
     pub purpose: Purpose,
-    /// The lane's own barrier: all that was committed before it has been read when this offset is reached.
-    pub barrier: Offset,
-    /// What is read next.
-    pub next: Position,
+    /// Of its replay partition.
+    pub replay: Span,
+    /// Of its holds partition, where its route holds.
+    pub holds: Option<Span>,
     /// How often the position was missing before.
     pub missing: u32,
 }
 
-/// Why a replay partition is read.
+impl Reading {
+    /// Whether both have been read.
+    pub fn is_done(&self) -> bool {
+        self.replay.is_done() && self.holds.is_none_or(Span::is_done)
+    }
+}
+
+/// What is read of one partition, up to the lane's own barrier in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// What is read next.
+    pub next: Position,
+    /// The lane's own barrier: all that was committed before it has been read when this offset is reached.
+    pub barrier: Offset,
+}
+
+impl Span {
+    /// Whether the barrier has been read.
+    pub fn is_done(self) -> bool {
+        self.next.0 > self.barrier.0
+    }
+}
+
+/// Why it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// To restore the memory; the position to go on from.
@@ -93,6 +125,8 @@ pub struct Owned<S> {
     pub gained: Duration,
     /// Who may have left a transaction open.
     pub predecessors: Option<Predecessors>,
+    /// Its answers and timers; `None` where its route does not hold.
+    pub holding: Option<Holding>,
     /// How long a proof is remembered, by moments of acceptance.
     proofs_live: Duration,
     /// The replay records within the window: their offsets, and the newest acceptance in each.
@@ -102,11 +136,12 @@ pub struct Owned<S> {
 }
 
 impl<S: Remembered> Owned<S> {
-    /// A partition just gained: nothing is known of it.
-    pub fn gained(now: Duration, proofs_live: Duration) -> Self {
+    /// A partition just gained: nothing is known of it. `holds`: whether its route holds records.
+    pub fn gained(now: Duration, proofs_live: Duration, holds: bool) -> Self {
         Self {
             gained: now,
             predecessors: None,
+            holding: holds.then(Holding::default),
             proofs_live,
             stage: Stage::Locating(Locating::default()),
             state: S::fresh(proofs_live),
@@ -125,13 +160,37 @@ impl<S: Remembered> Owned<S> {
     /// Drops what the open batch did, and looks for the committed position again.
     pub fn rewind(&mut self) {
         self.state.abort();
+        if let Some(holding) = &mut self.holding {
+            holding.rewind();
+        }
         if self.is_ready() {
             self.stage = Stage::Locating(Locating::default());
         }
     }
 
-    /// Forgets everything, to be restored to `position`.
-    pub fn reset(&mut self, checkpoint: &Checkpoint) -> Result<(), super::decider::DecideError> {
+    /// Whether what is remembered is that of this committed position: nothing has happened to the partition since.
+    pub fn stands_at(&self, position: Position, metadata: &str) -> bool {
+        let turns = |checkpoint: Checkpoint| checkpoint.holding.map(|holding| holding.turns);
+        self.position == Some(position)
+            && self.holding.as_ref().is_none_or(|holding| {
+                Checkpoint::decode(metadata).ok().flatten().and_then(turns) == Some(holding.turns)
+            })
+    }
+
+    /// Whether to go on from here would leave held records behind that nothing ends any more.
+    pub fn would_forget(&self, checkpoint: &Checkpoint) -> bool {
+        self.holding.is_none() && checkpoint.holding.is_some_and(|holding| holding.held > 0)
+    }
+
+    /// Forgets everything, to be restored to `checkpoint`; `answers` is the committed position of its answers.
+    pub fn reset(
+        &mut self,
+        checkpoint: &Checkpoint,
+        answers: Option<Position>,
+    ) -> Result<(), super::decider::DecideError> {
+        if let Some(holding) = &mut self.holding {
+            *holding = Holding::restored(checkpoint.holding.unwrap_or_default(), answers);
+        }
         self.state = S::fresh(self.proofs_live);
         self.state.restore_tree(checkpoint.leaves, checkpoint.peaks.clone())?;
         self.position = None;
@@ -156,6 +215,9 @@ impl<S: Remembered> Owned<S> {
         self.stage = Stage::Ready;
         self.position = Some(position);
         self.next = position;
+        if let Some(holding) = &mut self.holding {
+            holding.ready();
+        }
     }
 
     /// A batch whose oldest record was accepted at `oldest` is committed: proofs from a window before are forgotten.
@@ -176,9 +238,84 @@ impl<S: Remembered> Owned<S> {
         self.window.front().map_or(self.replay_end, |(offset, _)| Position(offset.0))
     }
 
-    /// The metadata of a position committed now.
-    pub fn metadata(&self, writers: &[String]) -> Result<String, CheckpointError> {
+    /// The metadata of a position committed now; `answers` is where its answers go on, if the transaction decides some.
+    pub fn metadata(&self, writers: &[String], answers: Option<Position>) -> Result<String, CheckpointError> {
         let (leaves, peaks) = self.state.tree();
-        Checkpoint { writers: writers.to_vec(), window_start: self.window_start().0, leaves, peaks }.encode()
+        let holding = self.holding.as_ref().map(|holding| checkpoint::Holding {
+            answers: answers.unwrap_or(holding.answers).0,
+            held: holding.left.unwrap_or(self.state.held() as u64),
+            turns: holding.turns + 1,
+        });
+        Checkpoint { writers: writers.to_vec(), window_start: self.window_start().0, leaves, peaks, holding }
+            .encode()
+    }
+}
+
+/// The answers and timers of a partition whose route holds records.
+#[derive(Debug)]
+pub struct Holding {
+    /// The first answer that has not been decided, by what is committed.
+    pub answers: Position,
+    /// The first answer that has not been taken into a batch.
+    pub next: Position,
+    /// How many transactions have touched the partition.
+    pub turns: u64,
+    /// How many records its predecessor has left held, until they have been read back.
+    pub left: Option<u64>,
+    /// The moment up to which every answer that the broker had taken has been decided.
+    pub answered: UnixMillis,
+    /// The end of the answers that was asked for, and what `answered` is once they have been decided up to it.
+    pub asked: Option<(Position, UnixMillis)>,
+    /// When it may be asked for again.
+    pub next_ask: Duration,
+    /// How often in a row a payload was not there.
+    pub lacking: u32,
+    /// Nothing that needs a payload is taken in before this time.
+    pub postponed: Option<Duration>,
+}
+
+impl Default for Holding {
+    fn default() -> Self {
+        Self {
+            answers: Position(0),
+            next: Position(0),
+            turns: 0,
+            left: None,
+            answered: UnixMillis(i64::MIN),
+            asked: None,
+            next_ask: Duration::ZERO,
+            lacking: 0,
+            postponed: None,
+        }
+    }
+}
+
+impl Holding {
+    fn restored(checkpoint: checkpoint::Holding, answers: Option<Position>) -> Self {
+        let answers = answers.unwrap_or(Position(checkpoint.answers));
+        Self {
+            answers,
+            next: answers,
+            turns: checkpoint.turns,
+            left: Some(checkpoint.held),
+            ..Self::default()
+        }
+    }
+
+    /// Answers that were taken and not decided are read again.
+    pub fn rewind(&mut self) {
+        self.next = self.answers;
+        self.asked = None;
+    }
+
+    fn ready(&mut self) {
+        self.left = None;
+        self.next = self.answers;
+    }
+
+    /// A transaction that touches the partition is committed.
+    pub fn turned(&mut self, answers: Option<Position>) {
+        self.turns += 1;
+        self.answers = answers.unwrap_or(self.answers);
     }
 }

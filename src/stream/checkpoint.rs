@@ -27,6 +27,20 @@ pub struct Checkpoint {
     pub leaves: u64,
     /// The peaks of the audit tree, largest first.
     pub peaks: Vec<Digest>,
+    /// What stands there of held records; `None` where the route does not hold.
+    pub holding: Option<Holding>,
+}
+
+/// What a checkpoint says of the records that wait for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Holding {
+    /// The first answer that has not been decided. The group has it as a committed position too, but brokers forget those of
+    /// topics that the group does not subscribe to.
+    pub answers: i64,
+    /// How many records are held. A holds topic that gives back another number is not the one it was.
+    pub held: u64,
+    /// How many transactions have touched the partition. Answers and timers change what is remembered and move no position.
+    pub turns: u64,
 }
 
 /// Why metadata could not be written or read.
@@ -47,7 +61,7 @@ impl Checkpoint {
         let mut cbor = Encoder::new(&mut bytes);
         // A Vec takes all that is written to it: encoding into one has no way to fail.
         let written = (|| {
-            cbor.map(4)?.u8(0)?.array(self.writers.len() as u64)?;
+            cbor.map(if self.holding.is_some() { 7 } else { 4 })?.u8(0)?.array(self.writers.len() as u64)?;
             for writer in &self.writers {
                 cbor.str(writer)?;
             }
@@ -59,6 +73,9 @@ impl Checkpoint {
                 .array(self.peaks.len() as u64)?;
             for peak in &self.peaks {
                 cbor.bytes(&peak.0)?;
+            }
+            if let Some(Holding { answers, held, turns }) = self.holding {
+                cbor.u8(4)?.i64(answers)?.u8(5)?.u64(held)?.u8(6)?.u64(turns)?;
             }
             Ok::<(), minicbor::encode::Error<std::convert::Infallible>>(())
         })();
@@ -86,10 +103,13 @@ fn read(bytes: &[u8]) -> Result<Checkpoint, CborError> {
     let mut cbor = Decoder::new(bytes);
     let bad = || CborError::message("unexpected");
     let mut found = Checkpoint::default();
-    if cbor.map()? != Some(4) {
-        return Err(bad());
-    }
-    for key in 0..4u8 {
+    let members = match cbor.map()? {
+        Some(4) => 4u8,
+        Some(7) => 7,
+        _ => return Err(bad()),
+    };
+    let mut holding = Holding::default();
+    for key in 0..members {
         if cbor.u8()? != key {
             return Err(bad());
         }
@@ -106,6 +126,9 @@ fn read(bytes: &[u8]) -> Result<Checkpoint, CborError> {
             }
             1 => found.window_start = cbor.i64()?,
             2 => found.leaves = cbor.u64()?,
+            4 => holding.answers = cbor.i64()?,
+            5 => holding.held = cbor.u64()?,
+            6 => holding.turns = cbor.u64()?,
             _ => {
                 let count = cbor.array()?.ok_or_else(bad)?;
                 if count != u64::from(found.leaves.count_ones()) {
@@ -118,9 +141,10 @@ fn read(bytes: &[u8]) -> Result<Checkpoint, CborError> {
             }
         }
     }
-    if cbor.position() != bytes.len() || found.window_start < 0 {
+    if cbor.position() != bytes.len() || found.window_start < 0 || holding.answers < 0 {
         return Err(bad());
     }
+    found.holding = (members == 7).then_some(holding);
     Ok(found)
 }
 
@@ -141,6 +165,7 @@ mod tests {
             window_start: 77,
             leaves: u64::MAX,
             peaks: (0..64).map(|i| Digest([i; 32])).collect(),
+            holding: Some(Holding { answers: i64::MAX, held: u64::MAX, turns: u64::MAX }),
         }
     }
 

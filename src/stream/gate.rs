@@ -10,9 +10,10 @@ use super::clock::SystemClock;
 use super::decider::Decider;
 use super::kafka::KafkaLog;
 use super::kafka::settings::{KafkaSettings, writer_prefix};
-use super::lane::{Lane, LaneError, LaneSettings, Source, Stop, TopicLimits};
+use super::lane::{HoldTopics, Lane, LaneError, LaneSettings, Source, Stop, TopicLimits};
 use super::log::LogError;
 use crate::authorize::ids::Topic;
+use crate::authorize::route::Route;
 use crate::config::{Delivery, KafkaProperties, RouteSettings, Settings};
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::LaneStopped;
@@ -54,10 +55,12 @@ impl GateSettings {
                     audit: route.audit.clone(),
                     start: *start,
                     window: window(route),
+                    holding: hold_topics(route, topic),
                 };
                 sources.insert(topic.clone(), source);
             }
             targets.extend([route.to.clone(), route.denied.clone(), route.audit.clone()]);
+            targets.extend(route.holding.iter().map(|holding| holding.challenges.clone()));
         }
         targets.sort();
         targets.dedup();
@@ -87,8 +90,12 @@ impl GateSettings {
     }
 
     fn batch_bytes(&self) -> Option<(usize, usize)> {
-        let replays = self.lane.sources.values().map(|source| &source.replay);
-        let written = self.lane.targets.iter().chain(replays);
+        let of_source = |source: &'_ Source| {
+            let holds = source.holding.as_ref().map(|topics| topics.holds.clone());
+            std::iter::once(source.replay.clone()).chain(holds)
+        };
+        let kept: Vec<Topic> = self.lane.sources.values().flat_map(of_source).collect();
+        let written = self.lane.targets.iter().chain(&kept);
         let sizes: Vec<usize> = written.filter_map(|topic| self.lane.limits.get(topic)?.max_bytes).collect();
         Some((*sizes.iter().min()?, *sizes.iter().max()?))
     }
@@ -106,6 +113,16 @@ impl GateSettings {
             transaction_timeout: self.lane.transaction_timeout,
         }
     }
+}
+
+/// Where the held records of a source topic and their answers stand, by its route.
+fn hold_topics(route: &Route, source: &Topic) -> Option<HoldTopics> {
+    let holding = route.holding.as_ref()?;
+    Some(HoldTopics {
+        holds: holding.holds.get(source)?.clone(),
+        answers: holding.answers.get(source)?.clone(),
+        skew: Duration::from_secs(route.skew_s.into()),
+    })
 }
 
 /// Why a gate could not be started.

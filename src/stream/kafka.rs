@@ -4,49 +4,47 @@
 mod callbacks;
 mod convert;
 mod fault;
+mod readers;
 pub mod settings;
+mod writer;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{BorrowedMessage, Message as _};
-use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
 pub use self::convert::record;
 
-use self::callbacks::{Membership, Reports, pack, refused};
+use self::callbacks::Membership;
 use self::convert::{list_of, positions, read_committed, to_record};
-use self::fault::{classify, classify_told, fatal, fate, retriable, rewind};
+use self::fault::{fatal, retriable, rewind};
+use self::readers::Readers;
 use self::settings::KafkaSettings;
+use self::writer::Writer;
 use super::kafka_ffi::{self};
 use super::log::{
     Cause, Committed, Event, Log, LogError, Mark, ProducerFate, Receipts, Refusal, Tag, TopicPartition,
 };
-use crate::authorize::ids::{Position, Topic};
+use crate::authorize::ids::{Offset, Position, Topic};
 use crate::authorize::record::Record;
 use crate::config::Delivery;
 use crate::wire::outgoing::Outgoing;
 
 /// How long one request to a broker may take where nothing else bounds it.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Between two tries of a call that the client asks to repeat.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// The log of one lane, in Kafka.
 pub struct KafkaLog {
     settings: KafkaSettings,
     // INVARIANT: the consumer is dropped first, while everything it calls back into is alive.
     consumer: BaseConsumer<Membership>,
-    producer: Option<ThreadedProducer<Reports>>,
+    writer: Writer,
     held: Option<Record>,
     open: Option<Open>,
-    back: Option<BaseConsumer>,
-    /// Sees what is not committed; of use only to find out what a dead lane has left open.
-    raw: Option<BaseConsumer>,
-    refusals: Vec<Refusal>,
+    readers: Readers,
     topics: BTreeMap<String, Topic>,
     subscribed: bool,
 }
@@ -66,14 +64,12 @@ impl KafkaLog {
             .map_err(|error| fatal("create consumer", &error))?;
         let topics = settings.topics.iter().map(|topic| (topic.to_string(), topic.clone())).collect();
         Ok(Self {
+            readers: Readers::new(settings.clone()),
+            writer: Writer::new(settings.clone()),
             settings,
             consumer,
-            producer: None,
             held: None,
             open: None,
-            back: None,
-            raw: None,
-            refusals: Vec::new(),
             topics,
             subscribed: false,
         })
@@ -83,74 +79,16 @@ impl KafkaLog {
         self.settings.delivery == Delivery::ExactlyOnce
     }
 
-    fn producer(&self, call: &'static str) -> Result<&ThreadedProducer<Reports>, LogError> {
-        self.producer.as_ref().ok_or_else(|| rewind(call, "there is no producer", ProducerFate::Unclear))
-    }
-
-    fn make_producer(&self, id: &str) -> Result<ThreadedProducer<Reports>, LogError> {
-        let config = self.settings.producer(id);
-        let producer: ThreadedProducer<Reports> = config
-            .create_with_context(Reports::default())
-            .map_err(|error| fatal("create producer", &error))?;
-        if self.exactly_once() {
-            let within = self.settings.transaction_timeout + PATIENCE;
-            producer.init_transactions(within).map_err(|error| match &error {
-                KafkaError::Transaction(told) if told.is_fatal() => {
-                    rewind("init transactions", &told.string(), fate(told.code()))
-                }
-                _ => retriable("init transactions", &error),
-            })?;
-        }
-        Ok(producer)
-    }
-
-    fn topic(&mut self, name: &str) -> Option<Topic> {
-        if let Some(known) = self.topics.get(name) {
-            return Some(known.clone());
-        }
-        let topic = Topic::parse(name).ok()?;
-        self.topics.insert(name.to_owned(), topic.clone());
-        Some(topic)
-    }
-
-    fn record(&mut self, message: &BorrowedMessage<'_>) -> Option<Record> {
-        let topic = self.topic(message.topic())?;
-        Some(to_record(message, topic))
-    }
-
-    fn collect(&mut self) -> Receipts {
-        let Some(producer) = &self.producer else { return Receipts::new() };
-        let mut reports = producer.client().context().lock();
-        let failed = std::mem::take(&mut reports.failed);
-        let offsets = std::mem::take(&mut reports.offsets);
-        drop(reports);
-        self.refusals.extend(refused(&failed));
-        offsets.into_iter().collect()
-    }
-
     /// At-least-once: what was sent is answered, then the positions are committed by the consumer.
     fn commit_at_least_once(&mut self, marks: &[Mark]) -> Result<Receipts, LogError> {
-        const CALL: &str = "commit";
-        let producer = self.producer(CALL)?;
-        if !kafka_ffi::flush(producer.client(), self.settings.transaction_timeout + PATIENCE) {
-            return Err(rewind(CALL, "the broker did not take all records in time", ProducerFate::Unclear));
-        }
-        let failed = producer.client().context().lock().failed.first().map(|(_, code)| code.to_string());
-        let receipts = self.collect();
-        if let Some(failed) = failed {
-            let producer = match self.producer.as_ref().and_then(|producer| producer.client().fatal_error()) {
-                Some(_) => ProducerFate::Unclear,
-                None => ProducerFate::Usable,
-            };
-            return Err(rewind(CALL, &failed, producer));
-        }
+        let receipts = self.writer.settle()?;
         if marks.is_empty() {
             return Ok(receipts);
         }
         let list = positions(marks)?;
         match self.consumer.commit(&list, CommitMode::Sync) {
             Ok(()) => Ok(receipts),
-            Err(error) => Err(rewind(CALL, &error.to_string(), ProducerFate::Usable)),
+            Err(error) => Err(rewind("commit", &error.to_string(), ProducerFate::Usable)),
         }
     }
 }
@@ -158,10 +96,7 @@ impl KafkaLog {
 impl Log for KafkaLog {
     fn join(&mut self) -> Result<(), LogError> {
         // The ids first: what a predecessor left open must end before its partitions are asked for.
-        if self.producer.is_none() {
-            let id = self.settings.writer.clone();
-            self.producer = Some(self.make_producer(&id)?);
-        }
+        self.writer.ready()?;
         if !self.subscribed {
             let names: Vec<&str> = self.settings.topics.iter().map(Topic::as_str).collect();
             self.consumer.subscribe(&names).map_err(|error| retriable("subscribe", &error))?;
@@ -250,60 +185,16 @@ impl Log for KafkaLog {
             .consumer
             .group_metadata()
             .ok_or_else(|| LogError::Fatal(Cause { call: CALL, detail: "there is no group".into() }))?;
-        if self.exactly_once() {
-            self.producer(CALL)?.begin_transaction().map_err(|error| classify(CALL, &error))?;
-        } else {
-            self.producer(CALL)?;
-        }
+        self.writer.begin()?;
         self.open = Some(Open { group, marks: Vec::new() });
         Ok(())
     }
 
     fn append(&mut self, tag: Tag, record: &Outgoing) -> Result<(), LogError> {
-        const CALL: &str = "append";
-        let producer = self.producer(CALL)?;
-        let deadline = Instant::now() + self.settings.transaction_timeout;
-        let mut message = BaseRecord::<[u8], [u8], usize>::with_opaque_to(record.topic.as_str(), pack(tag))
-            .partition(record.partition.0);
-        if let Some(key) = &record.key {
-            message = message.key(key);
-        }
-        if let Some(value) = &record.value {
-            message = message.payload(value);
-        }
-        if let Some(at) = record.timestamp {
-            message = message.timestamp(at.0);
-        }
-        if !record.headers.is_empty() {
-            let headers = kafka_ffi::to_send(&record.headers)
-                .ok_or_else(|| rewind(CALL, "no memory for headers", ProducerFate::Usable))?;
-            message = message.headers(headers);
-        }
-        loop {
-            match producer.send(message) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(Code::QueueFull), back)) if Instant::now() < deadline => {
-                    message = back;
-                    std::thread::sleep(PAUSE / 10);
-                }
-                Err((KafkaError::MessageProduction(Code::MessageSizeTooLarge), _)) => {
-                    let why = "the client's `message.max.bytes` is smaller than the record".to_owned();
-                    self.refusals.push(Refusal { tag, why: why.clone(), certain: true });
-                    return Err(rewind(CALL, &why, ProducerFate::Usable));
-                }
-                Err((error, _)) => {
-                    let fate = match producer.client().fatal_error() {
-                        Some((code, _)) => fate(code),
-                        None => ProducerFate::Usable,
-                    };
-                    return Err(rewind(CALL, &error.to_string(), fate));
-                }
-            }
-        }
+        self.writer.append(tag, record)
     }
 
     fn send_positions(&mut self, marks: &[Mark]) -> Result<(), LogError> {
-        const CALL: &str = "send positions";
         if !self.exactly_once() {
             if let Some(open) = &mut self.open {
                 open.marks = marks.to_vec();
@@ -311,79 +202,46 @@ impl Log for KafkaLog {
             return Ok(());
         }
         let list = positions(marks)?;
-        let deadline = Instant::now() + self.settings.transaction_timeout;
-        let producer = self.producer(CALL)?;
         let Some(open) = &self.open else {
-            return Err(rewind(CALL, "no transaction is open", ProducerFate::Usable));
+            return Err(rewind("send positions", "no transaction is open", ProducerFate::Usable));
         };
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match producer.send_offsets_to_transaction(&list, &open.group, left) {
-                Ok(()) => return Ok(()),
-                Err(KafkaError::Transaction(told))
-                    if told.is_retriable() && !told.txn_requires_abort() && !left.is_zero() =>
-                {
-                    std::thread::sleep(PAUSE);
-                }
-                Err(error) => return Err(classify(CALL, &error)),
-            }
-        }
+        self.writer.send_positions(&list, &open.group)
     }
 
     fn commit(&mut self) -> Result<Receipts, LogError> {
-        const CALL: &str = "commit";
         let Some(open) = self.open.take() else {
-            return Err(rewind(CALL, "no transaction is open", ProducerFate::Usable));
+            return Err(rewind("commit", "no transaction is open", ProducerFate::Usable));
         };
         if !self.exactly_once() {
             return self.commit_at_least_once(&open.marks);
         }
-        let within = self.settings.transaction_timeout + PATIENCE;
-        let result = kafka_ffi::commit_transaction(self.producer(CALL)?.client(), within);
-        let receipts = self.collect();
-        match result {
-            Ok(()) => Ok(receipts),
-            Err(told) => {
-                self.open = Some(open);
-                Err(classify_told(CALL, &told))
-            }
+        let committed = self.writer.commit();
+        if committed.is_err() {
+            self.open = Some(open);
         }
+        committed
     }
 
     fn abort(&mut self) -> Result<(), LogError> {
         if self.open.take().is_none() {
             return Ok(());
         }
-        let producer = self.producer("abort")?;
-        let result = if self.exactly_once() {
-            producer
-                .abort_transaction(self.settings.transaction_timeout + PATIENCE)
-                .map_err(|error| classify("abort", &error))
-        } else {
-            kafka_ffi::flush(producer.client(), PATIENCE);
-            Ok(())
-        };
-        self.collect();
-        result
+        self.writer.abort()
     }
 
     fn refusals(&mut self) -> Vec<Refusal> {
-        self.collect();
-        std::mem::take(&mut self.refusals)
+        self.writer.refusals()
     }
 
     fn discard(&mut self) {
-        self.collect();
         self.open = None;
-        self.producer = None;
+        self.writer.discard();
     }
 
     fn renew(&mut self) -> Result<(), LogError> {
         // Destroyed before its successor is made: two of one id would fence each other.
         self.discard();
-        let id = self.settings.writer.clone();
-        self.producer = Some(self.make_producer(&id)?);
-        Ok(())
+        self.writer.ready()
     }
 
     fn writers(&self) -> Vec<String> {
@@ -406,13 +264,7 @@ impl Log for KafkaLog {
     }
 
     fn unsettled_metadata(&mut self, partitions: &[TopicPartition]) -> Result<Vec<String>, LogError> {
-        const CALL: &str = "read unsettled positions";
-        let handle: BaseConsumer =
-            self.settings.outsider("read_uncommitted").create().map_err(|error| fatal(CALL, &error))?;
-        let list = handle
-            .committed_offsets(list_of(partitions), PATIENCE)
-            .map_err(|error| retriable(CALL, &error))?;
-        Ok(kafka_ffi::metadata(&list).into_iter().filter_map(|bytes| String::from_utf8(bytes).ok()).collect())
+        self.readers.unsettled_metadata(partitions)
     }
 
     fn fence(&mut self, writer: &str) -> Result<(), LogError> {
@@ -423,7 +275,7 @@ impl Log for KafkaLog {
         if !writer.starts_with(&self.settings.writer_prefix()) {
             return Ok(());
         }
-        self.make_producer(writer).map(drop)
+        self.writer.fence(writer)
     }
 
     fn bounds(&mut self, of: &TopicPartition) -> Result<(Position, Position), LogError> {
@@ -434,64 +286,38 @@ impl Log for KafkaLog {
     }
 
     fn ends(&mut self, of: &TopicPartition) -> Result<(Position, Position), LogError> {
-        const CALL: &str = "read ends";
-        let raw = match self.raw.take() {
-            Some(raw) => raw,
-            None => self
-                .settings
-                .outsider("read_uncommitted")
-                .create()
-                .map_err(|error| fatal("create reader", &error))?,
-        };
         // The end first: what is settled by the time of the second answer was settled up to that end.
-        let end = raw.fetch_watermarks(of.topic.as_str(), of.partition.0, PATIENCE);
-        self.raw = Some(raw);
-        let (_, end) = end.map_err(|error| retriable(CALL, &error))?;
+        let end = self.readers.raw_end(of)?;
         let (_, stable) = self.bounds(of)?;
-        Ok((stable, Position(end)))
+        Ok((stable, end))
     }
 
     fn rest(&mut self) {
-        self.raw = None;
+        self.readers.rest();
     }
 
     fn read_back(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
-        const CALL: &str = "read back";
-        if from.is_empty() {
-            self.back = None;
-            return Ok(());
-        }
-        let mut list = TopicPartitionList::with_capacity(from.len());
-        for (of, position) in from {
-            list.add_partition_offset(
-                of.topic.as_str(),
-                of.partition.0,
-                KafkaOffset::Offset(position.0.max(0)),
-            )
-            .map_err(|error| fatal(CALL, &error))?;
-        }
-        let back = match self.back.take() {
-            Some(back) => back,
-            None => self
-                .settings
-                .outsider("read_committed")
-                .create()
-                .map_err(|error| fatal("create reader", &error))?,
-        };
-        back.assign(&list).map_err(|error| retriable(CALL, &error))?;
-        self.back = Some(back);
-        Ok(())
+        self.readers.read_back(from)
     }
 
     fn next_back(&mut self, wait: Duration) -> Result<Option<Record>, LogError> {
-        let Some(back) = self.back.take() else { return Ok(None) };
-        let next = match back.poll(wait) {
-            None => Ok(None),
-            Some(Ok(message)) => Ok(self.record(&message)),
-            Some(Err(error)) => Err(retriable("read back", &error)),
-        };
-        self.back = Some(back);
-        next
+        self.readers.next_back(wait)
+    }
+
+    fn follow_answers(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        self.readers.follow_answers(from)
+    }
+
+    fn next_answer(&mut self) -> Result<Option<Record>, LogError> {
+        self.readers.next_answer()
+    }
+
+    fn answers_seen(&mut self, of: &TopicPartition) -> Result<Option<Position>, LogError> {
+        self.readers.answers_seen(of)
+    }
+
+    fn fetch(&mut self, of: &TopicPartition, offsets: &[Offset]) -> Result<Vec<Option<Record>>, LogError> {
+        self.readers.fetch(of, offsets)
     }
 
     fn partition_count(&mut self, topic: &Topic) -> Result<i32, LogError> {

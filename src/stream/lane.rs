@@ -2,21 +2,26 @@
 //! and commits outcomes, audit records, replay entries and positions in one transaction. Limits: how a gained partition
 //! is made ready stands in `restore`; what the log does, behind [`super::log`].
 
+mod answers;
+mod batch;
+mod held;
 mod recover;
 mod settings;
+mod standstill;
 mod transaction;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-pub use self::settings::{LaneError, LaneSettings, Source, Stop, TopicLimits};
+pub use self::settings::{HoldTopics, LaneError, LaneSettings, Source, Stop, TopicLimits};
 
-use super::assignment::{Owned, Stage};
+use self::batch::{Known, Work};
+
+use super::assignment::Owned;
 use super::clock::Clock;
-use super::decider::{Decider, Delivery, PartitionCounts, Remembered as _};
+use super::decider::{Decider, PartitionCounts, Remembered as _};
 use super::log::{Cause, Event, Log, LogError, ProducerFate, TopicPartition};
 use crate::authorize::ids::{Coordinates, Topic};
-use crate::authorize::record::Record;
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::{
     BrokerAway, LaneAssigned, LaneResumed, LaneRevoked, LaneStopped, PartitionProgress, ProducerReplaced,
@@ -45,9 +50,11 @@ pub struct Lane<L, D: Decider, C> {
     pub(super) counts: Counts,
     /// Whether the reader of replay topics reads every partition that is at that stage.
     pub(super) reading_back: bool,
-    batch: VecDeque<Record>,
+    /// Whether the reader of answers follows every partition that is ready and holds.
+    pub(super) following: bool,
+    batch: VecDeque<Work>,
     /// What earlier tries have shown about records that come again.
-    known: HashMap<Coordinates, Delivery>,
+    known: HashMap<Coordinates, Known>,
     /// So many records are decided one a transaction, to find which of them the log refuses.
     singly: usize,
     producer: ProducerFate,
@@ -56,6 +63,10 @@ pub struct Lane<L, D: Decider, C> {
     /// Whether a batch was aborted and none has been committed since.
     redo: bool,
     away: bool,
+    /// Whether it holds still because the decider's view is too old.
+    stale: bool,
+    /// Which partition is looked at first for answers and held records: each in turn.
+    turn: usize,
     problem: String,
     next_housekeeping: Duration,
     next_recount: Duration,
@@ -73,6 +84,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             owned: BTreeMap::new(),
             counts: Counts::default(),
             reading_back: false,
+            following: true,
             batch: VecDeque::new(),
             known: HashMap::new(),
             singly: 0,
@@ -81,6 +93,8 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             failures: 0,
             redo: false,
             away: false,
+            stale: false,
+            turn: 0,
             problem: String::new(),
             next_housekeeping: Duration::ZERO,
             next_recount: Duration::ZERO,
@@ -127,42 +141,15 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     fn turn(&mut self) -> Result<(), LogError> {
         self.fill()?;
         self.renew()?;
-        self.decide_batch()?;
+        if self.is_current()? {
+            self.decide_batch()?;
+            self.look_at_timers()?;
+        }
         self.restore()?;
         self.end_orphans()?;
         self.keep_house()?;
-        if !self.redo
-            && self.owned.values().all(|owned| matches!(owned.stage, Stage::Ready | Stage::Refused(_)))
-        {
+        if !self.redo && !self.is_restoring() {
             self.succeeded();
-        }
-        Ok(())
-    }
-
-    /// Reads until the batch is full, its linger is over, or nothing comes.
-    fn fill(&mut self) -> Result<(), LogError> {
-        let mut opened = None;
-        while self.batch.len() < self.settings.batch.max(1) {
-            let wait = match opened {
-                Some(at) => self.settings.linger.saturating_sub(self.clock.elapsed().saturating_sub(at)),
-                None if !self.batch.is_empty() => Duration::ZERO,
-                None if self.is_restoring() => BUSY,
-                None => IDLE,
-            };
-            match self.log.poll(wait)? {
-                Event::Record(record) => {
-                    if self.take(record) && opened.is_none() {
-                        opened = Some(self.clock.elapsed());
-                    }
-                }
-                Event::Assigned(partitions) => self.gained(partitions),
-                Event::Revoked(partitions) => self.gone(&partitions, false),
-                Event::Lost(partitions) => self.gone(&partitions, true),
-                Event::Idle => match opened {
-                    Some(at) if self.clock.elapsed().saturating_sub(at) < self.settings.linger => {}
-                    _ => break,
-                },
-            }
         }
         Ok(())
     }
@@ -182,20 +169,8 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         Ok(())
     }
 
-    /// Takes a record into the batch, unless it is of a partition that is not ready, or has been taken before.
-    fn take(&mut self, record: Record) -> bool {
-        match self.owned.get_mut(&TopicPartition::of(&record)) {
-            Some(owned) if owned.is_ready() && record.source.offset.0 >= owned.next.0 => {
-                owned.next = record.source.offset.next();
-                self.batch.push_back(record);
-                true
-            }
-            _ => false,
-        }
-    }
-
     fn is_restoring(&self) -> bool {
-        self.owned.values().any(|owned| !matches!(owned.stage, Stage::Ready | Stage::Refused(_)))
+        self.owned.values().any(|owned| owned.stage.is_restoring())
     }
 
     fn gained(&mut self, partitions: Vec<TopicPartition>) {
@@ -204,9 +179,10 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         LaneAssigned { lane: self.settings.lane, partitions: &pairs }.emit(&self.telemetry);
         let now = self.clock.elapsed();
         for partition in partitions {
-            let live =
-                self.settings.sources.get(&partition.topic).map_or(Duration::ZERO, |source| source.window);
-            self.owned.insert(partition, Owned::gained(now, live));
+            let source = self.settings.sources.get(&partition.topic);
+            let live = source.map_or(Duration::ZERO, |source| source.window);
+            let holds = source.is_some_and(|source| source.holding.is_some());
+            self.owned.insert(partition, Owned::gained(now, live, holds));
         }
     }
 
@@ -216,23 +192,12 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         let pairs: Vec<_> = partitions.iter().map(TopicPartition::pair).collect();
         LaneRevoked { lane: self.settings.lane, partitions: &pairs, lost }.emit(&self.telemetry);
         for partition in partitions {
-            self.owned.remove(partition);
+            let owned = self.owned.remove(partition);
+            self.following &= owned.is_none_or(|owned| owned.holding.is_none());
         }
         self.redo &= !self.owned.is_empty();
-        self.batch.retain(|record| !partitions.contains(&TopicPartition::of(record)));
-        self.known.retain(|at, _| {
-            !partitions.iter().any(|gone| gone.topic == at.topic && gone.partition == at.partition)
-        });
-    }
-
-    /// Decides the batch in one transaction, or in several where deciding takes long.
-    pub(super) fn decide_batch(&mut self) -> Result<(), LogError> {
-        while !self.batch.is_empty() {
-            let taken = self.decide_some()?;
-            self.batch.drain(..taken.min(self.batch.len()));
-            self.singly = self.singly.saturating_sub(taken);
-        }
-        Ok(())
+        self.batch.retain(|work| !partitions.contains(&work.of));
+        self.known.retain(|_, known| !partitions.contains(&known.of));
     }
 
     fn succeeded(&mut self) {
@@ -268,14 +233,18 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         }
     }
 
+    pub(super) fn ready(&self) -> Vec<TopicPartition> {
+        self.owned.iter().filter(|(_, owned)| owned.is_ready()).map(|(of, _)| of.clone()).collect()
+    }
+
     fn keep_house(&mut self) -> Result<(), LogError> {
         let elapsed = self.clock.elapsed();
         if elapsed < self.next_housekeeping {
             return Ok(());
         }
         self.next_housekeeping = elapsed + HOUSEKEEPING;
-        for of in self.owned.keys().filter(|of| self.owned.get(*of).is_some_and(Owned::is_ready)) {
-            self.show_progress(of);
+        for of in self.ready() {
+            self.show_progress(&of);
         }
         if elapsed >= self.next_recount && !self.counts.0.is_empty() {
             self.recount()?;
@@ -285,12 +254,13 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
 
     /// Asks how many partitions each topic has.
     pub(super) fn recount(&mut self) -> Result<(), LogError> {
-        let topics: Vec<Topic> =
-            self.settings.targets.iter().chain(self.settings.sources.keys()).cloned().collect();
-        for topic in topics {
+        let mut counts = BTreeMap::new();
+        for topic in self.settings.topics() {
             let count = self.log.partition_count(&topic)?;
-            self.counts.0.insert(topic, count);
+            counts.insert(topic, count);
         }
+        // All of them or none: a topic that is left out would be taken for one of a single partition.
+        self.counts = Counts(counts);
         self.next_recount = self.clock.elapsed() + RECOUNT;
         Ok(())
     }

@@ -102,15 +102,30 @@ impl LogError {
     }
 }
 
-/// Which record of a batch an appended record belongs to, to find it again in a delivery report.
+/// Which input of a batch an appended record belongs to, to find it again in a delivery report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tag {
-    /// The outcome of the batch's record with this index.
+    /// The outcome of the batch's input with this index.
     Outcome(usize),
-    /// The audit record of the batch's record with this index.
+    /// The audit record of the batch's input with this index.
     Audit(usize),
+    /// What the batch's input with this index tells others.
+    Told(usize),
+    /// What the batch's input with this index keeps in the holds topic.
+    Kept(usize),
+    /// The payload of the batch's input with this index, in the holds topic. Its offset comes back with the commit.
+    Payload(usize),
     /// A record of the replay topic; the index is the caller's. Its offset comes back with the commit.
     Replay(usize),
+    /// A barrier in the holds topic; the index is the caller's. Its offset comes back with the commit.
+    Barrier(usize),
+}
+
+impl Tag {
+    /// Whether the offset of a record with this tag comes back with the commit.
+    pub fn wants_receipt(self) -> bool {
+        matches!(self, Self::Payload(_) | Self::Replay(_) | Self::Barrier(_))
+    }
 }
 
 /// A record that the log will never take as it is: too large, a refused timestamp, a null key in a compacted topic.
@@ -146,8 +161,8 @@ pub enum Committed {
     Unsettled,
 }
 
-/// The offsets of the appended records with [`Tag::Replay`], by their index.
-pub type Receipts = BTreeMap<usize, Offset>;
+/// The offsets of the appended records whose tag [wants one](Tag::wants_receipt).
+pub type Receipts = BTreeMap<Tag, Offset>;
 
 /// The log as a lane uses it. INVARIANT: while `poll` runs the lane has no transaction that it could still commit: so a
 /// rebalance, which is served inside `poll`, may give partitions away at once.
@@ -201,6 +216,21 @@ pub trait Log {
     fn read_back(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError>;
     /// The next record read back.
     fn next_back(&mut self, wait: Duration) -> Result<Option<Record>, LogError>;
+    /// Begins to follow the answers of these partitions, committed records only, each from a position or from the first after
+    /// it that is there; replaces what was followed before.
+    fn follow_answers(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError>;
+    /// The next answer, if one has come. Nothing is waited for.
+    fn next_answer(&mut self) -> Result<Option<Record>, LogError>;
+    /// Up to where [`Log::next_answer`] has gone through a partition, transactions' markers included; `None` before it has
+    /// handed anything out.
+    fn answers_seen(&mut self, partition: &TopicPartition) -> Result<Option<Position>, LogError>;
+    /// The records at these offsets of a partition, which must have been committed, in the order of the offsets; `None` for
+    /// one that is not there any more. The offsets ascend.
+    fn fetch(
+        &mut self,
+        partition: &TopicPartition,
+        offsets: &[Offset],
+    ) -> Result<Vec<Option<Record>>, LogError>;
     /// How many partitions a topic has.
     fn partition_count(&mut self, topic: &Topic) -> Result<i32, LogError>;
     /// The offset after the last record known to be there, without asking; for the lag.

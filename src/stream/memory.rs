@@ -1,250 +1,26 @@
 //! The seam in memory, for tests of lanes: topics, transactions, fencing and group membership as Kafka has them, and a
 //! seeded plan of faults. Limits: one thread, no time of its own; who owns which partition is the test's choice.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod cluster;
+mod faults;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::clock::Clock;
+pub(super) use self::cluster::Cluster;
+pub(super) use self::faults::{Faults, ManualClock};
+
+use self::cluster::{Entry, EntryFate};
+use self::faults::Fault;
+use super::clock::Clock as _;
 use super::log::{
     Cause, Committed, Event, Log, LogError, Mark, ProducerFate, Receipts, Refusal, Tag, TopicPartition,
 };
-use crate::authorize::ids::{Coordinates, Offset, Position, Topic, UnixMillis};
+use crate::authorize::ids::{Coordinates, Offset, Position, Topic};
 use crate::authorize::record::{Record, TimestampType};
 use crate::wire::outgoing::Outgoing;
-
-/// Time that passes only when somebody waits.
-#[derive(Clone, Default)]
-pub(super) struct ManualClock(Rc<Cell<Duration>>);
-
-impl Clock for ManualClock {
-    fn now(&self) -> UnixMillis {
-        UnixMillis(1_800_000_000_000 + i64::try_from(self.0.get().as_millis()).unwrap())
-    }
-    fn elapsed(&self) -> Duration {
-        self.0.get()
-    }
-    fn sleep(&self, time: Duration) {
-        self.0.set(self.0.get() + time);
-    }
-}
-
-/// Where calls of the seam fail: each with a chance of `per_mille`, drawn from the seed.
-#[derive(Clone, Debug)]
-pub(super) struct Faults {
-    state: u64,
-    per_mille: u64,
-}
-
-/// How a call fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    /// It is not done, and can be made again.
-    Retriable,
-    /// It is not done, and the transaction must be aborted.
-    Abort,
-    /// It is not done, and nobody says so.
-    LostRequest,
-    /// It is done, and nobody says so.
-    LostAnswer,
-    /// The producer is told that it was replaced.
-    Fenced,
-}
-
-impl Faults {
-    pub(super) fn none() -> Self {
-        Self { state: 1, per_mille: 0 }
-    }
-
-    pub(super) fn seeded(seed: u64, per_mille: u64) -> Self {
-        Self { state: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1, per_mille }
-    }
-
-    /// Xorshift64*: enough chance for a plan, and the same on every machine.
-    fn draw(&mut self, below: u64) -> u64 {
-        self.state ^= self.state >> 12;
-        self.state ^= self.state << 25;
-        self.state ^= self.state >> 27;
-        (self.state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % below
-    }
-
-    fn next(&mut self, kinds: &[Fault]) -> Option<Fault> {
-        let strikes = self.per_mille > 0 && self.draw(1000) < self.per_mille;
-        let kind = usize::try_from(self.draw(kinds.len() as u64)).unwrap();
-        strikes.then(|| kinds[kind])
-    }
-}
-
-/// A cluster that all logs of a test share.
-#[derive(Clone, Default)]
-pub(super) struct Cluster(Rc<RefCell<Inner>>);
-
-#[derive(Default)]
-struct Inner {
-    partitions: BTreeMap<TopicPartition, Vec<Entry>>,
-    /// The current epoch of each transactional id.
-    epochs: BTreeMap<String, u64>,
-    open: BTreeMap<String, Transaction>,
-    committed: BTreeMap<TopicPartition, (Position, String)>,
-    members: BTreeMap<usize, Member>,
-    /// Partitions that are given to a member as soon as another has given them up.
-    promised: BTreeMap<TopicPartition, usize>,
-    /// Values that no topic takes, by topic; `true`: the broker does not say which record it was.
-    refused: Vec<(Topic, Vec<u8>, bool)>,
-}
-
-#[derive(Default)]
-struct Member {
-    owned: BTreeSet<TopicPartition>,
-    events: VecDeque<Event>,
-    dead: bool,
-}
-
-#[derive(Default)]
-struct Transaction {
-    entries: Vec<(TopicPartition, usize)>,
-    marks: Vec<Mark>,
-}
-
-struct Entry {
-    record: Option<Record>,
-    fate: EntryFate,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum EntryFate {
-    Open,
-    Committed,
-    Aborted,
-}
-
-impl Cluster {
-    pub(super) fn create(&self, topic: &Topic, partitions: i32) {
-        for partition in 0..partitions {
-            let of = TopicPartition {
-                topic: topic.clone(),
-                partition: crate::authorize::ids::Partition(partition),
-            };
-            self.0.borrow_mut().partitions.insert(of, Vec::new());
-        }
-    }
-
-    /// Appends a record outside of any transaction.
-    pub(super) fn produce(&self, of: &TopicPartition, value: &[u8]) {
-        let mut inner = self.0.borrow_mut();
-        let entries = inner.partitions.get_mut(of).unwrap();
-        let record = Record {
-            source: Coordinates {
-                topic: of.topic.clone(),
-                partition: of.partition,
-                offset: Offset(entries.len() as i64),
-            },
-            timestamp: None,
-            timestamp_type: TimestampType::NotAvailable,
-            key: None,
-            value: Some(bytes::Bytes::copy_from_slice(value)),
-            headers: Vec::new(),
-        };
-        entries.push(Entry { record: Some(record), fate: EntryFate::Committed });
-    }
-
-    /// The committed records of a partition, as a reader of committed records sees them.
-    pub(super) fn read(&self, of: &TopicPartition) -> Vec<Record> {
-        let inner = self.0.borrow();
-        let stable = inner.stable_end(of);
-        inner.partitions[of][..stable]
-            .iter()
-            .filter(|entry| entry.fate == EntryFate::Committed)
-            .filter_map(|entry| entry.record.clone())
-            .collect()
-    }
-
-    pub(super) fn position(&self, of: &TopicPartition) -> Option<(Position, String)> {
-        self.0.borrow().committed.get(of).cloned()
-    }
-
-    pub(super) fn set_position(&self, of: &TopicPartition, position: Option<(Position, String)>) {
-        let mut inner = self.0.borrow_mut();
-        inner.committed.remove(of);
-        if let Some(position) = position {
-            inner.committed.insert(of.clone(), position);
-        }
-    }
-
-    /// Gives partitions to a member: those of another member when that has given them up.
-    pub(super) fn assign(&self, to: usize, partitions: &[TopicPartition]) {
-        let mut inner = self.0.borrow_mut();
-        for of in partitions {
-            let owner = inner
-                .members
-                .iter()
-                .find(|(number, member)| **number != to && !member.dead && member.owned.contains(of))
-                .map(|(number, _)| *number);
-            match owner.and_then(|owner| inner.members.get_mut(&owner)) {
-                Some(owner) => {
-                    owner.events.push_back(Event::Revoked(vec![of.clone()]));
-                    inner.promised.insert(of.clone(), to);
-                }
-                None => inner.give(to, of.clone()),
-            }
-        }
-    }
-
-    /// A member dies as it stands: what it has left open stays open, and its partitions go to another.
-    pub(super) fn kill(&self, member: usize, heir: usize) {
-        let mut inner = self.0.borrow_mut();
-        let dead = inner.members.entry(member).or_default();
-        dead.dead = true;
-        for of in std::mem::take(&mut dead.owned) {
-            inner.give(heir, of);
-        }
-    }
-
-    /// No topic takes this value in `topic` any more.
-    pub(super) fn refuse(&self, topic: &Topic, value: &[u8], silently: bool) {
-        self.0.borrow_mut().refused.push((topic.clone(), value.to_vec(), silently));
-    }
-}
-
-impl Inner {
-    fn give(&mut self, to: usize, of: TopicPartition) {
-        let member = self.members.entry(to).or_default();
-        member.owned.insert(of.clone());
-        member.events.push_back(Event::Assigned(vec![of]));
-    }
-
-    fn stable_end(&self, of: &TopicPartition) -> usize {
-        let entries = &self.partitions[of];
-        entries.iter().position(|entry| entry.fate == EntryFate::Open).unwrap_or(entries.len())
-    }
-
-    /// Ends a transaction: a marker in every partition takes an offset, as in Kafka.
-    fn end(&mut self, writer: &str, commit: bool) {
-        let Some(transaction) = self.open.remove(writer) else { return };
-        let fate = if commit { EntryFate::Committed } else { EntryFate::Aborted };
-        let touched: BTreeSet<_> = transaction.entries.iter().map(|(of, _)| of.clone()).collect();
-        for (of, index) in transaction.entries {
-            self.partitions.get_mut(&of).unwrap()[index].fate = fate;
-        }
-        for of in touched {
-            self.partitions.get_mut(&of).unwrap().push(Entry { record: None, fate: EntryFate::Committed });
-        }
-        if commit {
-            for mark in transaction.marks {
-                self.committed.insert(mark.of, (mark.position, mark.metadata));
-            }
-        }
-    }
-
-    /// A new producer with this id: whatever the old one had open is aborted, and the old one fenced.
-    fn init(&mut self, writer: &str) -> u64 {
-        self.end(writer, false);
-        let epoch = self.epochs.entry(writer.to_owned()).or_default();
-        *epoch += 1;
-        *epoch
-    }
-}
 
 /// The log of one lane.
 pub(super) struct MemoryLog {
@@ -254,9 +30,13 @@ pub(super) struct MemoryLog {
     writer: String,
     epoch: u64,
     pub(super) faults: Faults,
+    /// After so many calls the process is gone: it leaves everything as it stands.
+    pub(super) dies_after: Option<u32>,
     /// Where each resumed partition is read next.
     reading: BTreeMap<TopicPartition, usize>,
     back: BTreeMap<TopicPartition, usize>,
+    /// Where the answers of each followed partition are read next, and how far they have been gone through.
+    answers: BTreeMap<TopicPartition, (usize, Option<Position>)>,
     in_transaction: bool,
     receipts: Receipts,
     refusals: Vec<Refusal>,
@@ -274,8 +54,10 @@ impl MemoryLog {
             writer: format!("writer-{member}"),
             epoch: 0,
             faults,
+            dies_after: None,
             reading: BTreeMap::new(),
             back: BTreeMap::new(),
+            answers: BTreeMap::new(),
             in_transaction: false,
             receipts: Receipts::new(),
             refusals: Vec::new(),
@@ -292,6 +74,11 @@ impl MemoryLog {
 
     /// The fault of this call, if the plan has one; `LostAnswer` is for the caller to act out.
     fn fault(&mut self, call: &'static str, kinds: &[Fault]) -> Result<bool, LogError> {
+        match &mut self.dies_after {
+            Some(0) => return Err(LogError::Fatal(Cause { call, detail: "the process is gone".into() })),
+            Some(left) => *left -= 1,
+            None => {}
+        }
         let fault = self.faults.next(kinds);
         self.say(&format!("{call} {fault:?}"));
         match fault {
@@ -358,8 +145,8 @@ impl MemoryLog {
             entries.push(Entry { record: Some(record), fate: EntryFate::Open });
             let index = entries.len() - 1;
             inner.open.entry(self.writer.clone()).or_default().entries.push((of, index));
-            if let Tag::Replay(place) = tag {
-                self.receipts.insert(place, offset);
+            if tag.wants_receipt() {
+                self.receipts.insert(tag, offset);
             }
         }
         Ok(())
@@ -381,6 +168,7 @@ impl Log for MemoryLog {
         assert!(!self.in_transaction, "polled with an open transaction");
         self.fault("poll", READS)?;
         let mut inner = self.cluster.0.borrow_mut();
+        inner.sweep(self.clock.elapsed());
         let member = inner.members.entry(self.member).or_default();
         if member.dead {
             return Err(LogError::Fatal(Cause { call: "poll", detail: "fenced".into() }));
@@ -540,7 +328,7 @@ impl Log for MemoryLog {
     fn bounds(&mut self, of: &TopicPartition) -> Result<(Position, Position), LogError> {
         self.fault("bounds", READS)?;
         let inner = self.cluster.0.borrow();
-        Ok((Position(0), Position(inner.partitions[of].len() as i64)))
+        Ok((Position(0), Position(inner.stable_end(of) as i64)))
     }
 
     fn ends(&mut self, of: &TopicPartition) -> Result<(Position, Position), LogError> {
@@ -573,6 +361,49 @@ impl Log for MemoryLog {
         }
         self.clock.sleep(wait);
         Ok(None)
+    }
+
+    fn follow_answers(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        self.fault("follow answers", READS)?;
+        let place = |at: &Position| (usize::try_from(at.0).unwrap(), None);
+        self.answers = from.iter().map(|(of, at)| (of.clone(), place(at))).collect();
+        Ok(())
+    }
+
+    fn next_answer(&mut self) -> Result<Option<Record>, LogError> {
+        self.fault("next answer", READS)?;
+        let inner = self.cluster.0.borrow();
+        for (of, (next, seen)) in &mut self.answers {
+            while *next < inner.stable_end(of) {
+                let entry = &inner.partitions[of][*next];
+                *next += 1;
+                *seen = Some(Position(*next as i64));
+                if let (Some(record), EntryFate::Committed) = (&entry.record, entry.fate) {
+                    return Ok(Some(record.clone()));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn answers_seen(&mut self, of: &TopicPartition) -> Result<Option<Position>, LogError> {
+        self.fault("answers seen", READS)?;
+        Ok(self.answers.get(of).and_then(|(_, seen)| *seen))
+    }
+
+    fn fetch(&mut self, of: &TopicPartition, offsets: &[Offset]) -> Result<Vec<Option<Record>>, LogError> {
+        assert!(!self.in_transaction, "fetched within a transaction");
+        self.fault("fetch", READS)?;
+        assert!(offsets.is_sorted(), "offsets ascend");
+        let inner = self.cluster.0.borrow();
+        let at = |offset: &Offset| inner.partitions[of].get(usize::try_from(offset.0).unwrap());
+        let entries = offsets.iter().map(|offset| at(offset).filter(|entry| entry.record.is_some()));
+        Ok(entries
+            .map(|entry| {
+                assert!(entry.is_none_or(|entry| entry.fate == EntryFate::Committed), "not committed");
+                entry.and_then(|entry| entry.record.clone())
+            })
+            .collect())
     }
 
     fn partition_count(&mut self, topic: &Topic) -> Result<i32, LogError> {

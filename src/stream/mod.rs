@@ -18,6 +18,7 @@ pub mod lane;
 pub mod log;
 #[cfg(test)]
 mod memory;
+mod orphans;
 mod restore;
 #[cfg(test)]
 mod tests;

@@ -1,43 +1,37 @@
-//! Making a gained partition ready: its stable position, its barrier, its replay memory; only then is it decided.
-//! Limits: it works in small steps between two polls of the lane, so the group sees a lane that is alive. Why a barrier:
-//! a commit is answered before its markers are written, so the newest replay records may not be visible yet.
+//! Making a gained partition ready: its stable position, its barriers, its memory; only then is it decided. Limits: it
+//! works in small steps between two polls of the lane, so the group sees a lane that is alive. Why barriers: a commit is
+//! answered before its markers are written, so the newest records of the replay and holds topics may not be visible yet.
+
+mod reading;
 
 use bytes::Bytes;
 use std::time::Duration;
 
-use super::assignment::{Locating, Predecessors, Purpose, Reading, Stage};
+use super::assignment::{Locating, Predecessors, Purpose, Reading, Span, Stage};
 use super::checkpoint::Checkpoint;
 use super::clock::Clock;
 use super::decider::{Decider, PartitionCounts as _, Remembered as _};
 use super::lane::{Lane, gate_fault};
-use super::log::{Committed, Log, LogError, Mark, Tag, TopicPartition};
-use crate::authorize::ids::{Partition, Position, Topic};
-use crate::authorize::record::Record;
+use super::log::{Committed, Log, LogError, Mark, Receipts, Tag, TopicPartition};
+use super::orphans::{ORPHAN_PATIENCE, SWEPT};
+use crate::authorize::ids::{Position, Topic};
 use crate::config::Start;
-use crate::telemetry::events::PartitionRestored;
+use crate::telemetry::events::{LanePaused, LaneResumed, PartitionRestored};
 use crate::wire::outgoing::Outgoing;
 
 /// The key of a replay record that holds proofs.
 pub(super) const ENTRIES_KEY: &[u8] = b"entries";
-/// The key of a barrier: written together with the partition's position.
+/// The key of a barrier, in the replay topic and in the holds topic: written together with the partition's position.
 const BARRIER_KEY: &[u8] = b"barrier";
 /// The key of a barrier without a position: it only marks an end to read to, and is no trace of earlier work.
 const PROBE_KEY: &[u8] = b"probe";
 
-/// How long a stable position is waited for before its writers are fenced.
-const ORPHAN_PATIENCE: Duration = Duration::from_millis(500);
-/// How long one step may read back before the lane polls again.
-const READ_STEP: Duration = Duration::from_millis(50);
-/// How often a partition's audit records are looked at for what a predecessor has left open, and how many partitions in
-/// one turn: each look asks the broker twice.
-const LOOK: Duration = Duration::from_millis(100);
-const LOOKS_A_TURN: usize = 4;
-/// By then the broker has ended an open transaction by itself.
-const SWEPT: Duration = Duration::from_secs(20);
 /// A position that is missing although the partition was worked on is looked for again so often, so far apart: a
 /// coordinator that has just moved may not know it yet.
 const MISSING_TRIES: u32 = 5;
 const MISSING_PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks at a topic that has too few partitions.
+const SHORT_PAUSE: Duration = Duration::from_secs(5);
 
 impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     /// One step for every partition that is not ready yet.
@@ -48,6 +42,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         if self.counts.0.is_empty() {
             self.recount()?;
         }
+        self.measure()?;
         self.locate()?;
         self.open()?;
         self.read()?;
@@ -57,56 +52,48 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         Ok(())
     }
 
-    /// Ends what a predecessor that died within a transaction has left open: until then readers see nothing of what is
-    /// decided now, and brokers end it by themselves only every ten seconds. A predecessor that is alive moves on.
-    pub(super) fn end_orphans(&mut self) -> Result<(), LogError> {
+    /// A partition whose number another topic of its source does not have yet waits until that topic has grown too.
+    fn measure(&mut self) -> Result<(), LogError> {
         let now = self.clock.elapsed();
-        let is_due = |before: &Predecessors| before.next_look <= now;
-        let due: Vec<TopicPartition> = self
-            .owned
-            .iter()
-            .filter(|(_, owned)| owned.predecessors.as_ref().is_some_and(is_due))
-            .map(|(of, _)| of.clone())
-            .take(LOOKS_A_TURN)
-            .collect();
-        if due.is_empty() {
-            return Ok(());
+        let waits = |stage: &Stage| match stage {
+            Stage::Locating(search) => search.not_before <= now,
+            Stage::Short(not_before) => *not_before <= now,
+            _ => false,
+        };
+        let due = self.stages(waits);
+        if due.iter().any(|of| self.shortest(of).is_some()) {
+            self.recount()?;
         }
         for of in due {
-            let Some(audit) = self.audit_of(&of) else { continue };
-            let (stable, end) = self.log.ends(&audit)?;
-            let Some(owned) = self.owned.get_mut(&of) else { continue };
-            let Some(mut before) = owned.predecessors.take() else { continue };
-            if stable >= end || before.until <= now {
-                continue;
-            }
-            match before.stuck {
-                Some((at, since)) if at == stable && now.saturating_sub(since) >= ORPHAN_PATIENCE => {
-                    let writers = before.writers.clone();
-                    owned.predecessors = Some(before);
-                    self.fence_all(writers)?;
-                    if let Some(owned) = self.owned.get_mut(&of) {
-                        owned.predecessors = None;
+            let was_short = self.owned.get(&of).is_some_and(|owned| matches!(owned.stage, Stage::Short(_)));
+            match self.shortest(&of) {
+                Some(topic) => {
+                    if !was_short {
+                        let reason = format!(
+                            "topic `{topic}` has no partition {} for {of}: it goes on once the topic has as many \
+                             partitions as `{}`",
+                            of.partition, of.topic
+                        );
+                        LanePaused { lane: self.settings.lane, reason: &reason }.emit(&self.telemetry);
                     }
-                    continue;
+                    self.enter(&of, Stage::Short(now + SHORT_PAUSE));
                 }
-                Some((at, _)) if at == stable => {}
-                _ => before.stuck = Some((stable, now)),
+                None if was_short => {
+                    LaneResumed { lane: self.settings.lane }.emit(&self.telemetry);
+                    self.enter(&of, Stage::Locating(Locating::default()));
+                }
+                None => {}
             }
-            before.next_look = now + LOOK;
-            owned.predecessors = Some(before);
-        }
-        if self.owned.values().all(|owned| owned.predecessors.is_none()) {
-            self.log.rest();
         }
         Ok(())
     }
 
-    /// Where the audit records of a partition go.
-    fn audit_of(&self, of: &TopicPartition) -> Option<TopicPartition> {
-        let topic = self.settings.sources.get(&of.topic)?.audit.clone();
-        let count = self.counts.of(&topic);
-        Some(TopicPartition { topic, partition: Partition(of.partition.0.rem_euclid(count)) })
+    /// A topic that goes with the source of a partition and does not reach its number, as far as is known.
+    fn shortest(&self, of: &TopicPartition) -> Option<Topic> {
+        let source = self.settings.sources.get(&of.topic)?;
+        let holding = source.holding.iter().flat_map(|topics| [&topics.holds, &topics.answers]);
+        let mut all = std::iter::once(&source.replay).chain(holding);
+        all.find(|topic| self.counts.of(topic) <= of.partition.0).cloned()
     }
 
     fn stages(&self, of_interest: impl Fn(&Stage) -> bool) -> Vec<TopicPartition> {
@@ -126,13 +113,24 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         if due.is_empty() {
             return Ok(());
         }
-        let committed = self.log.committed(&due, ORPHAN_PATIENCE)?;
+        let answers = due.iter().filter_map(|of| self.answers_of(of));
+        let asked: Vec<TopicPartition> = due.iter().cloned().chain(answers).collect();
+        let mut committed = self.log.committed(&asked, ORPHAN_PATIENCE)?;
         let own = self.log.writers();
         let mut orphaned = Vec::new();
         let mut probes = Vec::new();
-        for (of, committed) in committed {
+        for of in due {
+            // One transaction sends both positions, so what holds back one holds back the other.
+            let answers = match self.answers_of(&of).and_then(|answers| committed.remove(&answers)) {
+                Some(Committed::At(position, _)) => Some(position),
+                _ => None,
+            };
+            let Some(committed) = committed.remove(&of) else { continue };
             let Some(owned) = self.owned.get_mut(&of) else { continue };
+            let stands =
+                matches!(&committed, Committed::At(position, text) if owned.stands_at(*position, text));
             let Stage::Locating(search) = &mut owned.stage else { continue };
+            let missing = search.missing;
             match committed {
                 Committed::Unsettled if search.fenced => {}
                 Committed::Unsettled => {
@@ -140,12 +138,18 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                     orphaned.push(of);
                 }
                 // The memory stands exactly there: nothing happened since.
-                Committed::At(position, _) if owned.position == Some(position) => {
+                Committed::At(position, _) if stands => {
                     self.log.resume_at(&of, position)?;
                     owned.ready(position);
+                    self.following &= owned.holding.is_none();
                 }
                 Committed::At(position, metadata) => match Checkpoint::decode(&metadata) {
-                    Ok(Some(checkpoint)) => match owned.reset(&checkpoint) {
+                    Ok(Some(checkpoint)) if owned.would_forget(&checkpoint) => {
+                        let why = "records of it are held and its route does not hold any more: name `challenges` again \
+                                   until they have ended";
+                        self.refuse(&of, why.to_owned());
+                    }
+                    Ok(Some(checkpoint)) => match owned.reset(&checkpoint, answers) {
                         Ok(()) => {
                             let mut writers = checkpoint.writers;
                             writers.retain(|writer| !own.contains(writer));
@@ -159,38 +163,16 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                         }
                         Err(error) => self.refuse(&of, format!("its audit tree cannot be restored: {error}")),
                     },
-                    Ok(None) => probes.push((of, Some(position), search.missing)),
+                    Ok(None) => probes.push((of, Some(position), missing)),
                     Err(error) => self.refuse(&of, error.to_string()),
                 },
-                Committed::Missing => probes.push((of, None, search.missing)),
+                Committed::Missing => probes.push((of, None, missing)),
             }
         }
         if !orphaned.is_empty() {
             self.fence_orphans(&orphaned)?;
         }
         self.probe(probes)
-    }
-
-    /// Ends the transactions that a dead lane has left open: brokers do so by themselves only every ten seconds.
-    fn fence_orphans(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        let mut writers: Vec<String> = self
-            .log
-            .unsettled_metadata(partitions)?
-            .iter()
-            .filter_map(|metadata| Checkpoint::decode(metadata).ok().flatten())
-            .flat_map(|checkpoint| checkpoint.writers)
-            .collect();
-        writers.sort();
-        writers.dedup();
-        self.fence_all(writers)
-    }
-
-    fn fence_all(&mut self, writers: Vec<String>) -> Result<(), LogError> {
-        for writer in writers {
-            tracing::info!(writer, "ending what a dead lane left open");
-            self.log.fence(&writer)?;
-        }
-        Ok(())
     }
 
     /// Nothing stands beside these positions: has somebody worked on the partitions before?
@@ -201,22 +183,23 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         let marks: Vec<TopicPartition> = probes.iter().map(|(of, ..)| of.clone()).collect();
         let barriers = self.write_barriers(&marks, PROBE_KEY, &[])?;
         for (index, (of, position, missing)) in probes.into_iter().enumerate() {
-            let Some(barrier) = barriers.get(&index) else { continue };
+            let Some(barrier) = barriers.get(&Tag::Replay(index)) else { continue };
             let purpose = Purpose::Probe { position, traces: false };
-            let reading = Reading { purpose, barrier: *barrier, next: Position(0), missing };
+            let replay = Span { next: Position(0), barrier: *barrier };
+            let reading = Reading { purpose, replay, holds: None, missing };
             self.enter(&of, Stage::Reading(reading));
             self.reading_back = false;
         }
         Ok(())
     }
 
-    /// Writes the barrier of every partition whose position is known, and begins to read its replay partition.
+    /// Writes the barriers of every partition whose position is known, and begins to read what is remembered of it.
     fn open(&mut self) -> Result<(), LogError> {
         let writers = self.log.writers();
         let mut marks = Vec::new();
         for of in self.stages(|stage| matches!(stage, Stage::Opening(_))) {
             let Some(owned) = self.owned.get(&of) else { continue };
-            let metadata = owned.metadata(&writers).map_err(|error| gate_fault(error.to_string()))?;
+            let metadata = owned.metadata(&writers, None).map_err(|error| gate_fault(error.to_string()))?;
             let position = match owned.stage {
                 Stage::Opening(Some(position)) => position,
                 _ => self.start_of(&of)?,
@@ -229,13 +212,19 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         let partitions: Vec<TopicPartition> = marks.iter().map(|mark| mark.of.clone()).collect();
         let barriers = self.write_barriers(&partitions, BARRIER_KEY, &marks)?;
         for (index, mark) in marks.into_iter().enumerate() {
-            let (Some(barrier), Some(owned)) = (barriers.get(&index), self.owned.get(&mark.of)) else {
+            let (Some(barrier), Some(owned)) =
+                (barriers.get(&Tag::Replay(index)), self.owned.get_mut(&mark.of))
+            else {
                 continue;
             };
+            if let Some(holding) = &mut owned.holding {
+                holding.turned(None);
+            }
+            let holds = barriers.get(&Tag::Barrier(index));
             let reading = Reading {
                 purpose: Purpose::Restore(mark.position),
-                barrier: *barrier,
-                next: owned.window_start(),
+                replay: Span { next: owned.window_start(), barrier: *barrier },
+                holds: holds.map(|barrier| Span { next: Position(0), barrier: *barrier }),
                 missing: 0,
             };
             self.enter(&mark.of, Stage::Reading(reading));
@@ -244,25 +233,31 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         Ok(())
     }
 
-    /// One transaction with a barrier for each partition, and with `marks`: a stale owner's barrier is fenced by them.
+    /// One transaction with a barrier for each partition, and with `marks`: a stale owner's barrier is fenced by them. With
+    /// marks the holds get one too.
     fn write_barriers(
         &mut self,
         partitions: &[TopicPartition],
         key: &'static [u8],
         marks: &[Mark],
-    ) -> Result<super::log::Receipts, LogError> {
-        let by = self.log.writers().join(",");
+    ) -> Result<Receipts, LogError> {
+        let by = Bytes::from(self.log.writers().join(","));
         self.log.begin()?;
         for (index, of) in partitions.iter().enumerate() {
-            let barrier = Outgoing {
-                topic: self.replay_topic(of)?,
-                partition: of.partition,
-                timestamp: None,
-                key: Some(Bytes::from_static(key)),
-                value: Some(Bytes::from(by.clone())),
-                headers: Vec::new(),
-            };
-            self.log.append(Tag::Replay(index), &barrier)?;
+            let replay = (Tag::Replay(index), self.replay_topic(of)?);
+            let holds = self.hold_topics(of).filter(|_| !marks.is_empty());
+            let holds = holds.map(|topics| (Tag::Barrier(index), topics.holds.clone()));
+            for (tag, topic) in std::iter::once(replay).chain(holds) {
+                let barrier = Outgoing {
+                    topic,
+                    partition: of.partition,
+                    timestamp: None,
+                    key: Some(Bytes::from_static(key)),
+                    value: Some(by.clone()),
+                    headers: Vec::new(),
+                };
+                self.log.append(tag, &barrier)?;
+            }
         }
         if !marks.is_empty() {
             self.log.send_positions(marks)?;
@@ -276,91 +271,6 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             .get(&of.topic)
             .map(|source| source.replay.clone())
             .ok_or_else(|| gate_fault(format!("no replay topic for `{}`", of.topic)))
-    }
-
-    fn start_reading(&mut self) -> Result<(), LogError> {
-        let mut from = Vec::new();
-        for (of, owned) in &self.owned {
-            if let Stage::Reading(reading) = &owned.stage {
-                let replay = TopicPartition { topic: self.replay_topic(of)?, partition: of.partition };
-                from.push((replay, reading.next));
-            }
-        }
-        self.log.read_back(&from)?;
-        self.reading_back = true;
-        Ok(())
-    }
-
-    /// Reads replay partitions on, for a short while.
-    fn read(&mut self) -> Result<(), LogError> {
-        if self.stages(|stage| matches!(stage, Stage::Reading(_))).is_empty() {
-            return Ok(());
-        }
-        if !self.reading_back {
-            self.start_reading()?;
-        }
-        let began = self.clock.elapsed();
-        while self.clock.elapsed().saturating_sub(began) < READ_STEP {
-            let Some(record) = self.log.next_back(Duration::from_millis(10))? else { break };
-            self.took_back(&record)?;
-        }
-        if self.stages(|stage| matches!(stage, Stage::Reading(_))).is_empty() {
-            self.log.read_back(&[])?;
-        }
-        Ok(())
-    }
-
-    fn took_back(&mut self, record: &Record) -> Result<(), LogError> {
-        let source = self
-            .settings
-            .sources
-            .iter()
-            .find(|(_, source)| source.replay == record.source.topic)
-            .map(|(topic, _)| topic.clone());
-        let Some(topic) = source else { return Ok(()) };
-        let of = TopicPartition { topic, partition: record.source.partition };
-        let Some(owned) = self.owned.get_mut(&of) else { return Ok(()) };
-        let Stage::Reading(reading) = &mut owned.stage else { return Ok(()) };
-        let offset = record.source.offset;
-        if offset.0 < reading.next.0 {
-            return Ok(());
-        }
-        reading.next = offset.next();
-        let reading = reading.clone();
-        let is_entries = record.key.as_deref() == Some(ENTRIES_KEY);
-        match reading.purpose {
-            Purpose::Restore(position) => {
-                if is_entries {
-                    let newest = owned.state.load(record.value.as_deref().unwrap_or_default());
-                    match newest {
-                        Ok(newest) => owned.remember(offset, newest),
-                        Err(error) => {
-                            let why = format!("replay record {} does not read: {error}", record.source);
-                            self.refuse(&of, why);
-                            return Ok(());
-                        }
-                    }
-                } else {
-                    owned.passed(offset);
-                }
-                if offset >= reading.barrier {
-                    self.enter(&of, Stage::Restored(position));
-                }
-            }
-            Purpose::Probe { position, traces } => {
-                let traces = traces || is_entries || record.key.as_deref() == Some(BARRIER_KEY);
-                if offset < reading.barrier {
-                    let purpose = Purpose::Probe { position, traces };
-                    self.enter(&of, Stage::Reading(Reading { purpose, ..reading }));
-                } else if traces {
-                    self.nothing_beside(&of, position, reading.missing);
-                } else {
-                    owned.passed(offset);
-                    self.enter(&of, Stage::Opening(position));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Work was done here, and its position or what stood beside it is gone.
@@ -414,15 +324,44 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 "records were deleted from the source before they were decided"
             );
         }
+        if !self.settle_answers(of)? {
+            return Ok(());
+        }
         let position = position.max(first);
         self.log.resume_at(of, position)?;
         if let Some(owned) = self.owned.get_mut(of) {
             owned.ready(position);
+            self.following &= owned.holding.is_none();
             let took = self.clock.elapsed().saturating_sub(owned.gained);
             let replay_entries = owned.state.remembered();
             PartitionRestored { lane: self.settings.lane, partition: &of.pair(), replay_entries, took }
                 .emit(&self.telemetry);
         }
         Ok(())
+    }
+
+    /// Whether the position of the answers lies within what their topic holds.
+    fn settle_answers(&mut self, of: &TopicPartition) -> Result<bool, LogError> {
+        let Some(answers) = self.answers_of(of) else { return Ok(true) };
+        let (first, end) = self.log.bounds(&answers)?;
+        let Some(holding) = self.owned.get_mut(of).and_then(|owned| owned.holding.as_mut()) else {
+            return Ok(true);
+        };
+        let position = holding.answers;
+        if position > end {
+            let why = format!(
+                "position {position} is past the end of {answers}, {end}: the topic is not the one it was"
+            );
+            self.refuse(of, why);
+            return Ok(false);
+        }
+        if position < first && first.0 > 0 && position.0 > 0 {
+            tracing::error!(
+                partition = %answers, from = position.0, to = first.0,
+                "answers were deleted before they were decided"
+            );
+        }
+        holding.answers = position.max(first);
+        Ok(true)
     }
 }

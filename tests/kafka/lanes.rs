@@ -80,6 +80,7 @@ impl Route {
             audit: topic(&self.audit),
             start: Start::Earliest,
             window: Duration::from_secs(360),
+            holding: None,
         };
         LaneSettings {
             lane: 0,

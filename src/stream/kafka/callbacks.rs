@@ -80,7 +80,7 @@ pub(super) struct Reports(Mutex<Reported>);
 #[derive(Default)]
 pub(super) struct Reported {
     pub(super) failed: Vec<(Tag, Code)>,
-    pub(super) offsets: Vec<(usize, Offset)>,
+    pub(super) offsets: Vec<(Tag, Offset)>,
 }
 
 impl Reports {
@@ -102,8 +102,9 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         match (result, unpack(opaque)) {
-            (Ok(message), Tag::Replay(index)) => {
-                self.lock().offsets.push((index, Offset(message.offset())));
+            // A record that the broker took twice and kept once is told without its offset.
+            (Ok(message), tag) if tag.wants_receipt() && message.offset() >= 0 => {
+                self.lock().offsets.push((tag, Offset(message.offset())));
             }
             (Ok(_), _) => {}
             (Err((error, _)), tag) => {
@@ -134,19 +135,31 @@ pub(super) fn refused(failed: &[(Tag, Code)]) -> Vec<Refusal> {
     suspects.iter().map(|(tag, code)| Refusal { tag: *tag, why: code.to_string(), certain }).collect()
 }
 
+/// How many bits of an opaque number say the kind of tag.
+const KIND_BITS: u32 = 3;
+
 pub(super) fn pack(tag: Tag) -> usize {
-    match tag {
-        Tag::Outcome(index) => index << 2,
-        Tag::Audit(index) => (index << 2) | 1,
-        Tag::Replay(index) => (index << 2) | 2,
-    }
+    let (index, kind) = match tag {
+        Tag::Outcome(index) => (index, 0),
+        Tag::Audit(index) => (index, 1),
+        Tag::Told(index) => (index, 2),
+        Tag::Kept(index) => (index, 3),
+        Tag::Payload(index) => (index, 4),
+        Tag::Barrier(index) => (index, 5),
+        Tag::Replay(index) => (index, 6),
+    };
+    (index << KIND_BITS) | kind
 }
 
 pub(super) fn unpack(opaque: usize) -> Tag {
-    let index = opaque >> 2;
-    match opaque & 3 {
+    let index = opaque >> KIND_BITS;
+    match opaque & ((1 << KIND_BITS) - 1) {
         0 => Tag::Outcome(index),
         1 => Tag::Audit(index),
+        2 => Tag::Told(index),
+        3 => Tag::Kept(index),
+        4 => Tag::Payload(index),
+        5 => Tag::Barrier(index),
         _ => Tag::Replay(index),
     }
 }

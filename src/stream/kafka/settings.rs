@@ -85,6 +85,24 @@ impl KafkaSettings {
         config
     }
 
+    /// A reader of answers: few and small, and none of them is to be read long before it is decided.
+    pub fn follower(&self) -> ClientConfig {
+        let mut config = self.outsider("read_committed");
+        config.set("queued.min.messages", "1000").set("queued.max.messages.kbytes", "1024");
+        config
+    }
+
+    /// A reader of single records at known offsets: it reads little ahead and does not wait for more.
+    pub fn picker(&self) -> ClientConfig {
+        let mut config = self.outsider("read_uncommitted");
+        config
+            .set("enable.partition.eof", "true")
+            .set("queued.min.messages", "1")
+            .set("fetch.message.max.bytes", "262144")
+            .set("fetch.wait.max.ms", "5");
+        config
+    }
+
     fn reader(&self, isolation: &str, more: &[(&str, &str)]) -> ClientConfig {
         let defaults = [
             &[

@@ -1,8 +1,10 @@
 //! What becomes of a lane when a call failed: wait, abort and rewind, replace the producer, or end. Limits: it learns from
 //! refusals which records must be denied; it decides nothing.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::batch::{Kind, Known, Work};
 use super::{Lane, LaneError};
 use crate::stream::assignment::Stage;
 use crate::stream::clock::Clock;
@@ -75,9 +77,9 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         .emit(&self.telemetry);
         self.decider.aborted();
         self.batch.clear();
-        let again: Vec<TopicPartition> =
-            self.owned.iter().filter(|(_, owned)| owned.is_ready()).map(|(of, _)| of.clone()).collect();
+        let again = self.ready();
         for owned in self.owned.values_mut() {
+            self.following &= owned.holding.is_none();
             owned.rewind();
         }
         if let Err(error) = self.log.pause(&again) {
@@ -94,27 +96,50 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             self.singly = self.batch.len();
             return;
         }
+        let mut learned = BTreeSet::new();
         for refusal in refusals {
-            let (Tag::Outcome(index) | Tag::Audit(index) | Tag::Replay(index)) = refusal.tag;
-            let Some(record) = self.batch.get(index).cloned() else { continue };
-            let at = record.source.clone();
-            let stop = |what: &str| format!("{what} of {at} is refused: {}", refusal.why);
-            match (refusal.tag, self.known.get(&record.source)) {
-                (Tag::Outcome(_), None) => {
-                    tracing::warn!(record = %at, why = refusal.why, "outcome refused; it will be denied");
-                    self.known.insert(record.source, Delivery::Undeliverable(refusal.why.clone()));
-                }
-                (Tag::Outcome(_), Some(Delivery::Open | Delivery::Undeliverable(_))) => {
-                    tracing::warn!(record = %at, why = refusal.why, "dead letter refused; its value is left out");
-                    self.known.insert(record.source, Delivery::Bare(refusal.why.clone()));
-                }
-                (Tag::Outcome(_), Some(Delivery::Bare(_))) => {
-                    self.refuse(&TopicPartition::of(&record), stop("even a dead letter without the value"));
-                }
-                // No decision leaves without its audit record.
-                (Tag::Audit(_), _) => self.refuse(&TopicPartition::of(&record), stop("the audit record")),
-                (Tag::Replay(_), _) => {}
+            let (Tag::Outcome(index)
+            | Tag::Audit(index)
+            | Tag::Told(index)
+            | Tag::Kept(index)
+            | Tag::Payload(index)) = refusal.tag
+            else {
+                continue;
+            };
+            // Several of its records may be refused at once: that is one thing to learn.
+            let Some(Work { of, record, kind }) = self.batch.get(index).filter(|_| learned.insert(index))
+            else {
+                continue;
+            };
+            let (of, at, why) = (of.clone(), record.source.clone(), refusal.why.clone());
+            let what = match refusal.tag {
+                Tag::Outcome(_) => "outcome",
+                Tag::Audit(_) => "audit record",
+                Tag::Told(_) => "challenge",
+                _ => "held record",
+            };
+            // No decision leaves without its audit record, and an answer has no other way to end.
+            if matches!(refusal.tag, Tag::Audit(_)) || matches!(kind, Kind::Answer(_)) {
+                self.refuse(&of, format!("the {what} of {at} is refused: {why}"));
+                continue;
             }
+            let delivery = match self.known.get(&at).map(|known| &known.delivery) {
+                None => {
+                    tracing::warn!(record = %at, why, "{what} refused; the record will be denied");
+                    Delivery::Undeliverable(why)
+                }
+                Some(Delivery::Open | Delivery::Undeliverable(_)) => {
+                    tracing::warn!(record = %at, why, "{what} refused again; the dead letter goes without its value");
+                    Delivery::Bare(why)
+                }
+                Some(Delivery::Bare(_)) => {
+                    let problem =
+                        format!("even a dead letter without the value: the {what} of {at} is refused: {why}");
+                    self.refuse(&of, problem);
+                    continue;
+                }
+            };
+            self.known.insert(at, Known { of, delivery });
         }
     }
 
@@ -125,6 +150,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         if let Some(owned) = self.owned.get_mut(of) {
             owned.state.abort();
             owned.stage = Stage::Refused(why);
+            self.following &= owned.holding.is_none();
         }
         if let Err(error) = self.log.pause(std::slice::from_ref(of)) {
             tracing::debug!(%error, "a partition could not be paused");

@@ -1,6 +1,6 @@
 //! How a lane works, what asks it to end, and why it may end unasked. Limits: plain values; the configuration fills them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -25,6 +25,19 @@ pub struct Source {
     pub start: Start,
     /// How long a proof is remembered.
     pub window: Duration,
+    /// Where its held records and their answers stand; `None` where its route does not hold.
+    pub holding: Option<HoldTopics>,
+}
+
+/// Where the held records of a source topic and their answers stand, each with as many partitions as the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldTopics {
+    /// The topic that keeps them.
+    pub holds: Topic,
+    /// The topic of the answers, stamped by the broker.
+    pub answers: Topic,
+    /// By how much the broker's clock and the gate's may differ.
+    pub skew: Duration,
 }
 
 /// What a topic takes, as far as it is known.
@@ -77,6 +90,20 @@ pub struct LaneSettings {
     pub transaction_timeout: Duration,
     /// How often in a row a producer that was refused as replaced is made anew.
     pub fenced_tries: u32,
+}
+
+impl LaneSettings {
+    /// Every topic whose partition count matters, once.
+    pub(super) fn topics(&self) -> BTreeSet<Topic> {
+        let mut topics: BTreeSet<Topic> = self.targets.iter().cloned().collect();
+        for (topic, source) in &self.sources {
+            topics.extend([topic.clone(), source.replay.clone()]);
+            topics.extend(
+                source.holding.iter().flat_map(|topics| [topics.holds.clone(), topics.answers.clone()]),
+            );
+        }
+        topics
+    }
 }
 
 /// Asks lanes to end.

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::batch::{Kind, Work};
 use super::{Lane, gate_fault};
-use crate::authorize::ids::UnixMillis;
+use crate::authorize::ids::{Offset, Position, UnixMillis};
 use crate::stream::clock::Clock;
 use crate::stream::decider::{Decider, Delivery, Input, Remembered as _};
 use crate::stream::log::{Log, LogError, Mark, Refusal, Tag, TopicPartition};
@@ -17,10 +18,14 @@ use crate::wire::outgoing::{Effects, Outgoing};
 /// What one transaction holds.
 #[derive(Default)]
 struct Transaction {
-    /// Records of the batch that it decides, from its front.
+    /// Inputs of the batch that it decides, from its front.
     taken: usize,
-    /// The positions it moves: one for each partition that it touches.
+    /// The positions of the source partitions that it touches, moved or not: the group's fence stands on them.
     marks: Vec<Mark>,
+    /// Where the answers of those partitions go on, if it decides some.
+    answers: BTreeMap<TopicPartition, Position>,
+    /// The inputs whose payload it keeps: the source partition and the offset in it.
+    payloads: Vec<(usize, TopicPartition, Offset)>,
     /// For each of `marks` that gained proofs, the oldest and the newest moment of acceptance among them.
     proofs: BTreeMap<usize, (UnixMillis, UnixMillis)>,
     /// Records that will not be taken, known before anything is sent: the batch is redone with them denied.
@@ -28,19 +33,19 @@ struct Transaction {
 }
 
 impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
-    /// One transaction; returns how many records of the batch it holds.
+    /// One transaction; returns how many inputs of the batch it holds.
     pub(super) fn decide_some(&mut self) -> Result<usize, LogError> {
         self.decider.open_batch(self.clock.now());
         self.log.begin()?;
         let mut transaction = Transaction::default();
-        self.decide_records(&mut transaction)?;
-        self.write_state(&mut transaction)?;
-        self.log.send_positions(&transaction.marks)?;
+        self.decide_inputs(&mut transaction)?;
+        let marks = self.write_state(&mut transaction)?;
+        self.log.send_positions(&marks)?;
         self.commit(transaction)
     }
 
-    /// Decides records from the front of the batch and writes what comes of them.
-    fn decide_records(&mut self, transaction: &mut Transaction) -> Result<(), LogError> {
+    /// Decides inputs from the front of the batch and writes what comes of them.
+    fn decide_inputs(&mut self, transaction: &mut Transaction) -> Result<(), LogError> {
         let limit = if self.singly > 0 { 1 } else { self.settings.batch.max(1) };
         let began = self.clock.elapsed();
         while transaction.taken < limit {
@@ -50,16 +55,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 break;
             }
             let Some(effects) = self.decide_next(transaction)? else { break };
-            let outcome = effects.outcome.iter().map(|outcome| (Tag::Outcome(transaction.taken), outcome));
-            let audit = effects.audit.iter().map(|audit| (Tag::Audit(transaction.taken), audit));
-            for (tag, record) in outcome.chain(audit) {
-                let limits = self.settings.limits.get(&record.topic).copied().unwrap_or_default();
-                if let Some(why) = limits.refuse(record) {
-                    transaction.doomed.push(Refusal { tag, why: why.to_owned(), certain: true });
-                } else if transaction.doomed.is_empty() {
-                    self.log.append(tag, record)?;
-                }
-            }
+            self.write_effects(transaction, &effects)?;
             transaction.taken += 1;
         }
         if transaction.doomed.is_empty() {
@@ -69,34 +65,72 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         Err(gate_fault(format!("{} records will not be taken", transaction.doomed.len())))
     }
 
-    /// Decides the next record of the batch, in the layer of its partition's state that this transaction opens.
+    /// Writes all that one decision makes, unless some of it is known not to be taken.
+    fn write_effects(&mut self, transaction: &mut Transaction, effects: &Effects) -> Result<(), LogError> {
+        let input = transaction.taken;
+        let of = self.batch.get(input).map(|work| work.of.clone());
+        let outcome = effects.outcome.iter().map(|record| (Tag::Outcome(input), record));
+        let kept = effects.kept.iter().map(|kept| match kept.payload_of {
+            Some(_) => (Tag::Payload(input), &kept.record),
+            None => (Tag::Kept(input), &kept.record),
+        });
+        let told = effects.told.iter().map(|record| (Tag::Told(input), record));
+        let audit = effects.audit.iter().map(|record| (Tag::Audit(input), record));
+        for (tag, record) in outcome.chain(kept).chain(told).chain(audit) {
+            let limits = self.settings.limits.get(&record.topic).copied().unwrap_or_default();
+            if let Some(why) = limits.refuse(record) {
+                transaction.doomed.push(Refusal { tag, why: why.to_owned(), certain: true });
+            } else if transaction.doomed.is_empty() {
+                self.log.append(tag, record)?;
+            }
+        }
+        let source = effects.kept.iter().find_map(|kept| kept.payload_of);
+        transaction.payloads.extend(of.zip(source).map(|(of, source)| (input, of, source)));
+        Ok(())
+    }
+
+    /// Decides the next input of the batch, in the layer of its partition's state that this transaction opens.
     fn decide_next(&mut self, transaction: &mut Transaction) -> Result<Option<Effects>, LogError> {
-        let Some(record) = self.batch.get(transaction.taken) else { return Ok(None) };
-        let of = TopicPartition::of(record);
-        let Some(owned) = self.owned.get_mut(&of) else {
+        let Some(work) = self.batch.get(transaction.taken) else { return Ok(None) };
+        let Work { of, record, kind } = work;
+        let Some(owned) = self.owned.get_mut(of) else {
             return Err(gate_fault(format!("a record of {of}, which the lane does not own")));
         };
-        let position = record.source.offset.next();
-        match transaction.marks.iter_mut().find(|mark| mark.of == of) {
-            Some(mark) => mark.position = position,
+        let moved = record.source.offset.next();
+        match transaction.marks.iter_mut().find(|mark| mark.of == *of) {
+            Some(mark) if matches!(kind, Kind::Record) => mark.position = moved,
+            Some(_) => {}
             None => {
+                let stands = if matches!(kind, Kind::Record) { Some(moved) } else { owned.position };
+                let Some(position) = stands else {
+                    return Err(gate_fault(format!("{of} has no position")));
+                };
                 owned.state.begin();
                 transaction.marks.push(Mark { of: of.clone(), position, metadata: String::new() });
             }
         }
-        let delivery = self.known.get(&record.source).unwrap_or(&Delivery::Open);
-        match self.decider.decide(Input::Record(record, delivery), &self.counts, &mut owned.state) {
+        let delivery = self.known.get(&record.source).map_or(&Delivery::Open, |known| &known.delivery);
+        let input = match kind {
+            Kind::Record => Input::Record(record, delivery),
+            Kind::Held(turn) => Input::Held(record, *turn, delivery),
+            Kind::Answer(payload) => {
+                transaction.answers.insert(of.clone(), moved);
+                Input::Answer(record, payload.as_ref())
+            }
+        };
+        match self.decider.decide(input, &self.counts, &mut owned.state) {
             Ok(effects) => Ok(Some(effects)),
             Err(error) => {
-                let text = format!("record {} could not be decided: {error}", record.source);
+                let (of, text) =
+                    (of.clone(), format!("record {} could not be decided: {error}", record.source));
                 self.refuse(&of, text.clone());
                 Err(gate_fault(text))
             }
         }
     }
 
-    /// Writes the proofs that each partition gained, and what must stand beside its position.
-    fn write_state(&mut self, transaction: &mut Transaction) -> Result<(), LogError> {
+    /// Writes the proofs that each partition gained; returns the positions to send, with what must stand beside them.
+    fn write_state(&mut self, transaction: &mut Transaction) -> Result<Vec<Mark>, LogError> {
         let writers = self.log.writers();
         for (index, mark) in transaction.marks.iter_mut().enumerate() {
             let Some(owned) = self.owned.get(&mark.of) else { continue };
@@ -115,22 +149,41 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 };
                 self.log.append(Tag::Replay(index), &entries)?;
             }
-            mark.metadata = owned.metadata(&writers).map_err(|error| gate_fault(error.to_string()))?;
+            let answers = transaction.answers.get(&mark.of).copied();
+            let metadata = owned.metadata(&writers, answers);
+            mark.metadata = metadata.map_err(|error| gate_fault(error.to_string()))?;
         }
-        Ok(())
+        let answers = transaction.answers.iter().filter_map(|(of, position)| {
+            Some(Mark { of: self.answers_of(of)?, position: *position, metadata: String::new() })
+        });
+        Ok(transaction.marks.iter().cloned().chain(answers).collect())
     }
 
     /// Commits; what was remembered is kept, and what was decided is shown, only after the answer.
     fn commit(&mut self, transaction: Transaction) -> Result<usize, LogError> {
-        let Transaction { taken, marks, proofs, .. } = transaction;
+        // Deciding took its time, and what the decider knows may have become too old meanwhile.
+        self.decider.is_current().map_err(gate_fault)?;
+        let Transaction { taken, marks, answers, payloads, proofs, .. } = transaction;
         let asked = self.clock.elapsed();
         let receipts = self.log.commit()?;
         let commit = self.clock.elapsed().saturating_sub(asked);
+        let mut lost = Vec::new();
+        for (input, of, source) in payloads {
+            match (receipts.get(&Tag::Payload(input)), self.owned.get_mut(&of)) {
+                (Some(payload), Some(owned)) => owned.state.stored(source, *payload),
+                _ => lost.push(of),
+            }
+        }
         for (index, mark) in marks.iter().enumerate() {
             let Some(owned) = self.owned.get_mut(&mark.of) else { continue };
             owned.state.commit();
             owned.position = Some(mark.position);
-            if let (Some(offset), Some((oldest, newest))) = (receipts.get(&index), proofs.get(&index)) {
+            if let Some(holding) = &mut owned.holding {
+                holding.turned(answers.get(&mark.of).copied());
+            }
+            if let (Some(offset), Some((oldest, newest))) =
+                (receipts.get(&Tag::Replay(index)), proofs.get(&index))
+            {
                 owned.remember(*offset, *newest);
                 owned.forget(*oldest);
             }
@@ -140,10 +193,24 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         for mark in &marks {
             self.show_progress(&mark.of);
         }
-        for record in self.batch.iter().take(taken) {
-            self.known.remove(&record.source);
+        for work in self.batch.iter().take(taken) {
+            self.known.remove(&work.record.source);
         }
         self.succeeded();
+        self.restore_anew(&lost)?;
         Ok(taken)
+    }
+
+    /// Where a payload stands was not told: the partitions are restored from what is committed.
+    fn restore_anew(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        for of in partitions {
+            if let Some(owned) = self.owned.get_mut(of) {
+                owned.position = None;
+            }
+        }
+        match partitions.first() {
+            None => Ok(()),
+            Some(of) => Err(gate_fault(format!("the log did not tell where a payload of {of} stands"))),
+        }
     }
 }

@@ -1,0 +1,211 @@
+//! What a lane reads beside its group: state read back, answers, payloads of held records, and where partitions end.
+//! Limits: each reader is made when it is first needed; none ever joins the group.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
+
+use super::PATIENCE;
+use super::convert::{list_of, to_record};
+use super::fault::{fatal, retriable};
+use super::settings::KafkaSettings;
+use crate::authorize::ids::{Offset, Position, Topic};
+use crate::authorize::record::Record;
+use crate::stream::kafka_ffi;
+use crate::stream::log::{LogError, TopicPartition};
+
+/// A payload that stands so many offsets further on is sought, not read up to.
+const NEAR: i64 = 64;
+
+/// The readers of one lane.
+pub(super) struct Readers {
+    settings: KafkaSettings,
+    names: BTreeMap<String, Topic>,
+    back: Option<BaseConsumer>,
+    /// Sees what is not committed; of use only to find out what a dead lane has left open.
+    raw: Option<BaseConsumer>,
+    answers: Option<BaseConsumer>,
+    kept: Option<BaseConsumer>,
+}
+
+impl Readers {
+    pub(super) fn new(settings: KafkaSettings) -> Self {
+        Self { settings, names: BTreeMap::new(), back: None, raw: None, answers: None, kept: None }
+    }
+
+    fn record(&mut self, message: &BorrowedMessage<'_>) -> Option<Record> {
+        let name = message.topic();
+        let topic = match self.names.get(name) {
+            Some(known) => known.clone(),
+            None => {
+                let topic = Topic::parse(name).ok()?;
+                self.names.insert(name.to_owned(), topic.clone());
+                topic
+            }
+        };
+        Some(to_record(message, topic))
+    }
+
+    pub(super) fn unsettled_metadata(&self, partitions: &[TopicPartition]) -> Result<Vec<String>, LogError> {
+        const CALL: &str = "read unsettled positions";
+        let handle: BaseConsumer =
+            self.settings.outsider("read_uncommitted").create().map_err(|error| fatal(CALL, &error))?;
+        let list = handle
+            .committed_offsets(list_of(partitions), PATIENCE)
+            .map_err(|error| retriable(CALL, &error))?;
+        Ok(kafka_ffi::metadata(&list).into_iter().filter_map(|bytes| String::from_utf8(bytes).ok()).collect())
+    }
+
+    /// Where a partition ends, what is not committed included.
+    pub(super) fn raw_end(&mut self, of: &TopicPartition) -> Result<Position, LogError> {
+        let raw = match self.raw.take() {
+            Some(raw) => raw,
+            None => made(&self.settings.outsider("read_uncommitted"))?,
+        };
+        let end = raw.fetch_watermarks(of.topic.as_str(), of.partition.0, PATIENCE);
+        self.raw = Some(raw);
+        let (_, end) = end.map_err(|error| retriable("read ends", &error))?;
+        Ok(Position(end))
+    }
+
+    pub(super) fn rest(&mut self) {
+        self.raw = None;
+    }
+
+    pub(super) fn read_back(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        if from.is_empty() {
+            self.back = None;
+            return Ok(());
+        }
+        let list = starting(from)?;
+        let back = match self.back.take() {
+            Some(back) => back,
+            None => made(&self.settings.outsider("read_committed"))?,
+        };
+        back.assign(&list).map_err(|error| retriable("read back", &error))?;
+        self.back = Some(back);
+        Ok(())
+    }
+
+    pub(super) fn next_back(&mut self, wait: Duration) -> Result<Option<Record>, LogError> {
+        let Some(back) = self.back.take() else { return Ok(None) };
+        let next = match back.poll(wait) {
+            None => Ok(None),
+            Some(Ok(message)) => Ok(self.record(&message)),
+            Some(Err(error)) => Err(retriable("read back", &error)),
+        };
+        self.back = Some(back);
+        next
+    }
+
+    /// INVARIANT: with a new reader each time. One that is given its partitions anew tells for a moment how far it had come
+    /// before (librdkafka 2.12 resets that on another thread), and a hold would be out of time with its answers unread.
+    pub(super) fn follow_answers(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        self.answers = None;
+        if from.is_empty() {
+            return Ok(());
+        }
+        let answers = made(&self.settings.follower())?;
+        answers.assign(&starting(from)?).map_err(|error| retriable("follow answers", &error))?;
+        self.answers = Some(answers);
+        Ok(())
+    }
+
+    pub(super) fn next_answer(&mut self) -> Result<Option<Record>, LogError> {
+        let Some(answers) = self.answers.take() else { return Ok(None) };
+        let next = match answers.poll(Duration::ZERO) {
+            None => Ok(None),
+            Some(Ok(message)) => Ok(self.record(&message)),
+            Some(Err(error)) => Err(retriable("read answers", &error)),
+        };
+        self.answers = Some(answers);
+        next
+    }
+
+    pub(super) fn answers_seen(&self, of: &TopicPartition) -> Result<Option<Position>, LogError> {
+        let Some(answers) = &self.answers else { return Ok(None) };
+        let list = answers.position().map_err(|error| retriable("read answers", &error))?;
+        Ok(list.find_partition(of.topic.as_str(), of.partition.0).and_then(|found| match found.offset() {
+            KafkaOffset::Offset(at) => Some(Position(at)),
+            _ => None,
+        }))
+    }
+
+    /// Reads uncommitted: what is asked for is known to be committed, and a transaction that somebody has left open must
+    /// not hide it.
+    pub(super) fn fetch(
+        &mut self,
+        of: &TopicPartition,
+        offsets: &[Offset],
+    ) -> Result<Vec<Option<Record>>, LogError> {
+        let kept = match self.kept.take() {
+            Some(kept) => kept,
+            None => made(&self.settings.picker())?,
+        };
+        let found = self.pick(&kept, of, offsets);
+        // Without partitions it asks the broker for nothing while nobody needs it.
+        let rested = kept.unassign().map_err(|error| retriable("fetch payloads", &error));
+        self.kept = Some(kept);
+        let found = found?;
+        rested.map(|()| found)
+    }
+
+    fn pick(
+        &mut self,
+        kept: &BaseConsumer,
+        of: &TopicPartition,
+        offsets: &[Offset],
+    ) -> Result<Vec<Option<Record>>, LogError> {
+        const CALL: &str = "fetch payloads";
+        let deadline = Instant::now() + PATIENCE;
+        let mut found = Vec::with_capacity(offsets.len());
+        // A record that was read and lies at or past what is wanted next, and the offset that will be read next.
+        let (mut ahead, mut next): (Option<Record>, Option<i64>) = (None, None);
+        for wanted in offsets {
+            let is_near = |next: i64| (next..=next + NEAR).contains(&wanted.0);
+            if ahead.is_none() && !next.is_some_and(is_near) {
+                let list = starting(&[(of.clone(), Position(wanted.0))])?;
+                kept.assign(&list).map_err(|error| retriable(CALL, &error))?;
+                next = Some(wanted.0);
+            }
+            while ahead.as_ref().is_none_or(|record| record.source.offset < *wanted) {
+                match kept.poll(deadline.saturating_duration_since(Instant::now())) {
+                    Some(Ok(message)) => {
+                        next = Some(message.offset() + 1);
+                        ahead = self.record(&message);
+                    }
+                    Some(Err(KafkaError::PartitionEOF(_))) => {
+                        found.resize(offsets.len(), None);
+                        return Ok(found);
+                    }
+                    Some(Err(error)) => return Err(retriable(CALL, &error)),
+                    None => return Err(retriable(CALL, &timed_out())),
+                }
+            }
+            found.push(ahead.take_if(|record| record.source.offset == *wanted));
+        }
+        Ok(found)
+    }
+}
+
+fn timed_out() -> KafkaError {
+    KafkaError::MessageConsumption(rdkafka::error::RDKafkaErrorCode::OperationTimedOut)
+}
+
+fn made(config: &rdkafka::config::ClientConfig) -> Result<BaseConsumer, LogError> {
+    config.create().map_err(|error| fatal("create reader", &error))
+}
+
+fn starting(from: &[(TopicPartition, Position)]) -> Result<TopicPartitionList, LogError> {
+    let mut list = TopicPartitionList::with_capacity(from.len());
+    for (of, position) in from {
+        let at = KafkaOffset::Offset(position.0.max(0));
+        list.add_partition_offset(of.topic.as_str(), of.partition.0, at)
+            .map_err(|error| fatal("read from", &error))?;
+    }
+    Ok(list)
+}

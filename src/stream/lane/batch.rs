@@ -1,0 +1,107 @@
+//! What a lane has taken in and not yet decided: answers, held records whose turn has come, and records, in that order.
+//! Limits: bounded by the settings; what becomes of it is `transaction`'s.
+
+use std::time::Duration;
+
+use super::{BUSY, IDLE, Lane};
+use crate::authorize::record::Record;
+use crate::stream::clock::Clock;
+use crate::stream::decider::{Decider, Delivery, Remembered as _, Turn};
+use crate::stream::log::{Event, Log, LogError, TopicPartition};
+
+/// Between two looks at the answers while records are held and nothing else comes.
+const WHILE_HOLDING: Duration = Duration::from_millis(20);
+
+/// One input of a batch.
+pub(super) struct Work {
+    /// The source partition whose state it concerns.
+    pub(super) of: TopicPartition,
+    /// The record: of the source, of the answers, or the payload as it stands in the holds topic.
+    pub(super) record: Record,
+    pub(super) kind: Kind,
+}
+
+/// What an input is.
+pub(super) enum Kind {
+    /// The next record of the source partition.
+    Record,
+    /// An answer, with the payload of the held record that it names.
+    Answer(Option<Record>),
+    /// A held record whose turn has come.
+    Held(Turn),
+}
+
+/// What earlier tries have shown of an input.
+pub(super) struct Known {
+    /// The source partition whose state it concerns.
+    pub(super) of: TopicPartition,
+    pub(super) delivery: Delivery,
+}
+
+impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
+    /// Takes in what is held and due, then reads until the batch is full, its linger is over, or nothing comes.
+    pub(super) fn fill(&mut self) -> Result<(), LogError> {
+        if self.stale {
+            // Nothing is taken in; the group sees a lane that is alive.
+            let event = self.log.poll(if self.is_restoring() { BUSY } else { IDLE })?;
+            self.serve(event);
+            return Ok(());
+        }
+        self.gather()?;
+        let mut opened = (!self.batch.is_empty()).then(|| self.clock.elapsed());
+        while self.batch.len() < self.settings.batch.max(1) {
+            let wait = match opened {
+                Some(at) => self.settings.linger.saturating_sub(self.clock.elapsed().saturating_sub(at)),
+                None if self.is_restoring() => BUSY,
+                None if self.owned.values().any(|owned| owned.state.held() > 0) => WHILE_HOLDING,
+                None => IDLE,
+            };
+            let event = self.log.poll(wait)?;
+            let is_idle = event == Event::Idle;
+            if self.serve(event) && opened.is_none() {
+                opened = Some(self.clock.elapsed());
+            }
+            let lingers = |at: Duration| self.clock.elapsed().saturating_sub(at) < self.settings.linger;
+            if is_idle && !opened.is_some_and(lingers) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in an event; whether it was a record for the batch.
+    fn serve(&mut self, event: Event) -> bool {
+        match event {
+            Event::Record(record) => return self.take(record),
+            Event::Assigned(partitions) => self.gained(partitions),
+            Event::Revoked(partitions) => self.gone(&partitions, false),
+            Event::Lost(partitions) => self.gone(&partitions, true),
+            Event::Idle => {}
+        }
+        false
+    }
+
+    /// Takes a record into the batch, unless it is of a partition that is not ready, or has been taken before. What comes
+    /// while the lane holds still is read again later.
+    fn take(&mut self, record: Record) -> bool {
+        let of = TopicPartition::of(&record);
+        match self.owned.get_mut(&of) {
+            Some(owned) if owned.is_ready() && !self.stale && record.source.offset.0 >= owned.next.0 => {
+                owned.next = record.source.offset.next();
+                self.batch.push_back(Work { of, record, kind: Kind::Record });
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Decides the batch in one transaction, or in several where deciding takes long.
+    pub(in crate::stream) fn decide_batch(&mut self) -> Result<(), LogError> {
+        while !self.batch.is_empty() {
+            let taken = self.decide_some()?;
+            self.batch.drain(..taken.min(self.batch.len()));
+            self.singly = self.singly.saturating_sub(taken);
+        }
+        Ok(())
+    }
+}
