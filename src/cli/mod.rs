@@ -1,6 +1,7 @@
 //! The commands. Data goes to standard output, talk to standard error, and the exit code says how it ended.
 //! Limits: each command has a file of its own; here is only what they share.
 
+pub mod challenge;
 pub mod check;
 pub mod clock;
 pub mod cluster;
@@ -28,6 +29,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub use output::Output;
 
+use challenge::ChallengeError;
 use cluster::ClusterError;
 use demo::DemoError;
 use entity::EntityError;
@@ -50,6 +52,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Challenge(challenge::Challenge),
     /// Verify configuration, keys, policies and schema; with --online the topics too
     Check(check::Check),
     Decide(decide::Decide),
@@ -125,6 +128,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let mut out = Output::new(cli.format, cli.color);
     let json = cli.format == Format::Json;
     match cli.command {
+        Command::Challenge(challenge) => match challenge.run(&mut out) {
+            Err(
+                ChallengeError::Cluster(ClusterError::Problems(problems)) | ChallengeError::Trust(problems),
+            ) => out.end_with_problems(&problems),
+            ended => out.end(ended),
+        },
         Command::Check(check) => {
             let ended = check.run(&mut out);
             out.end(ended)
