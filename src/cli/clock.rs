@@ -9,3 +9,36 @@ pub fn now() -> Option<UnixMillis> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
     i64::try_from(since.as_millis()).ok().map(UnixMillis)
 }
+
+/// A moment as RFC 3339, as seconds since 1970, or `now`.
+///
+/// # Errors
+/// It is none of them, or not between 1970 and 5138.
+pub fn parse(text: &str) -> Result<UnixMillis, String> {
+    if text == "now" {
+        return now().ok_or_else(|| "the clock of this machine shows no usable time".to_owned());
+    }
+    if let Ok(at) = text.parse::<jiff::Timestamp>() {
+        return Ok(UnixMillis(at.as_millisecond()));
+    }
+    let seconds: f64 = text.parse().map_err(|_| "neither RFC 3339 nor seconds since 1970".to_owned())?;
+    if !(0.0..=1e11).contains(&seconds) {
+        return Err("not between 1970 and the year 5138".to_owned());
+    }
+    Ok(UnixMillis((seconds * 1000.0).round() as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_read_in_both_forms() {
+        assert_eq!(parse("2030-01-01T00:00:00Z"), Ok(UnixMillis(1_893_456_000_000)));
+        assert_eq!(parse("1893456000.5"), Ok(UnixMillis(1_893_456_000_500)));
+        assert!(parse("now").unwrap() > UnixMillis(1_700_000_000_000));
+        for bad in ["yesterday", "-1", "NaN", "1e30"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

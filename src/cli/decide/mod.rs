@@ -41,7 +41,7 @@ pub struct Decide {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["now", "partitions"])]
     vectors: Option<PathBuf>,
     /// The moment of the decisions, as RFC 3339 or in seconds since 1970 [default: the present]
-    #[arg(long, value_name = "TIME", value_parser = moment, allow_negative_numbers = true)]
+    #[arg(long, value_name = "TIME", value_parser = clock::parse, allow_negative_numbers = true)]
     now: Option<UnixMillis>,
     /// How many partitions the source topics have, for routes with strict replay
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..))]
@@ -227,30 +227,4 @@ fn write_compared(out: &mut Output, compared: &Compared) -> io::Result<()> {
         }
     }
     writeln!(data, "{} of {} cases agree", compared.agree, compared.cases)
-}
-
-/// A moment as RFC 3339 or as seconds since 1970.
-fn moment(text: &str) -> Result<UnixMillis, String> {
-    if let Ok(at) = text.parse::<jiff::Timestamp>() {
-        return Ok(UnixMillis(at.as_millisecond()));
-    }
-    let seconds: f64 = text.parse().map_err(|_| "neither RFC 3339 nor seconds since 1970".to_owned())?;
-    if !(0.0..=1e11).contains(&seconds) {
-        return Err("not between 1970 and the year 5138".to_owned());
-    }
-    Ok(UnixMillis((seconds * 1000.0).round() as i64))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn moments_are_read_in_both_forms() {
-        assert_eq!(moment("2030-01-01T00:00:00Z"), Ok(UnixMillis(1_893_456_000_000)));
-        assert_eq!(moment("1893456000.5"), Ok(UnixMillis(1_893_456_000_500)));
-        for bad in ["yesterday", "-1", "NaN", "1e30"] {
-            assert!(moment(bad).is_err(), "{bad}");
-        }
-    }
 }
