@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::marks::Marks;
 use super::signals::{Bounds, Stop};
 use crate::authorize::ids::{Digest, Partition, UnixMillis, WorkloadId};
-use crate::wire::signal::{About, Event, Heard, Heartbeat, Said, Signal};
+use crate::authorize::standing::{Status, Target};
+use crate::wire::signal::{Event, Heard, Heartbeat, Said, Signal};
 
 /// Signals that are remembered, at most: about 500 bytes each.
 const MAX_SIGNALS: usize = 200_000;
@@ -21,7 +22,7 @@ pub(super) struct Book {
     /// When listening began.
     began: UnixMillis,
     partitions: BTreeMap<Partition, Ear>,
-    by_name: HashMap<About, Vec<Arc<Entry>>>,
+    by_name: HashMap<Target, Vec<Arc<Entry>>>,
     /// In the order in which they came.
     order: VecDeque<Arc<Entry>>,
     ids: HashSet<Digest>,
@@ -167,8 +168,8 @@ fn because(signal: &Signal) -> Stop {
     let Signal { id, about, event, event_at, reason } = signal.clone();
     match event {
         Event::Revoked { .. } => Stop::Revoked { about, reason, at: event_at, signal: id },
-        Event::WorkflowEnded(ended) => Stop::WorkflowEnded { workflow: about.id().to_owned(), ended, reason },
-        Event::WorkflowSuspended => Stop::WorkflowSuspended { workflow: about.id().to_owned(), reason },
+        Event::Workflow(Status::Suspended) => Stop::WorkflowSuspended { workflow: about.id },
+        Event::Workflow(status) => Stop::WorkflowEnded { workflow: about.id, status },
     }
 }
 

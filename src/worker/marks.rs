@@ -6,13 +6,14 @@ use std::collections::BTreeSet;
 use super::Received;
 use crate::authorize::ids::{TrustDomain, UnixMillis, WorkloadId};
 use crate::authorize::policy::SubjectId;
-use crate::wire::signal::{About, Event, Signal};
+use crate::authorize::standing::{Kind, Target};
+use crate::wire::signal::{Event, Signal};
 
 /// The names of one piece of work, and its moments.
 #[derive(Debug, Clone)]
 pub(super) struct Marks {
     /// Everything that a signal could name it by, the subject in both of its spellings.
-    names: Vec<About>,
+    names: Vec<Target>,
     subject: Option<(String, TrustDomain)>,
     /// `jti` of the Txn-Token, where it has one.
     transaction_token: Option<String>,
@@ -27,11 +28,11 @@ impl Marks {
         let workloads = [&received.sender, &received.gate].into_iter().chain(&received.earlier_senders);
         let workloads: BTreeSet<&WorkloadId> = workloads.collect();
         let domains: BTreeSet<&TrustDomain> = workloads.iter().map(|id| id.trust_domain()).collect();
-        let mut names: Vec<About> = workloads.iter().map(|id| About::Workload((*id).clone())).collect();
-        names.extend(domains.into_iter().cloned().map(About::TrustDomain));
-        names.extend(received.keys.iter().cloned().map(About::Key));
-        names.push(About::Token(received.decision.clone()));
-        names.extend(received.workflow.iter().map(|workflow| About::Workflow(workflow.id.clone())));
+        let mut names: Vec<Target> = workloads.iter().map(|id| named(Kind::Workload, id.as_str())).collect();
+        names.extend(domains.iter().map(|domain| named(Kind::TrustDomain, domain.as_str())));
+        names.extend(received.keys.iter().map(|kid| named(Kind::Key, kid)));
+        names.push(named(Kind::Token, &received.decision));
+        names.extend(received.workflow.iter().map(|workflow| named(Kind::Workflow, &workflow.id)));
         let mut marks = Self {
             names,
             subject: None,
@@ -41,10 +42,10 @@ impl Marks {
         };
         if let Some(transaction) = &received.transaction {
             let (subject, domain) = (&transaction.subject, &transaction.domain);
-            marks.names.push(About::Transaction(transaction.id.clone()));
-            marks.names.push(About::Subject(subject.clone()));
-            marks.names.push(About::Subject(format!("{domain}/{subject}")));
-            marks.names.extend(transaction.jti.iter().cloned().map(About::Token));
+            marks.names.push(named(Kind::Transaction, &transaction.id));
+            marks.names.push(named(Kind::Subject, subject));
+            marks.names.push(named(Kind::Subject, &format!("{domain}/{subject}")));
+            marks.names.extend(transaction.jti.iter().map(|jti| named(Kind::Token, jti)));
             marks.subject = Some((subject.clone(), domain.clone()));
             marks.transaction_token.clone_from(&transaction.jti);
             marks.transaction_issued_at = Some(transaction.issued_at);
@@ -52,7 +53,7 @@ impl Marks {
         marks
     }
 
-    pub(super) fn names(&self) -> &[About] {
+    pub(super) fn names(&self) -> &[Target] {
         &self.names
     }
 
@@ -68,7 +69,7 @@ impl Marks {
         self.are_named(gate, &signal.about)
             && self.decided_at.0 <= issued_at.0.saturating_add(known_after_ms)
             && match signal.event {
-                Event::WorkflowEnded(_) | Event::WorkflowSuspended => true,
+                Event::Workflow(_) => true,
                 Event::Revoked { not_before, expires_at } => {
                     not_before.is_none_or(|date| self.may_be_older(&signal.about, date))
                         && expires_at.is_none_or(|end| now.as_seconds() <= end)
@@ -76,25 +77,31 @@ impl Marks {
             }
     }
 
-    fn are_named(&self, gate: &WorkloadId, about: &About) -> bool {
-        match (about, &self.subject) {
+    fn are_named(&self, gate: &WorkloadId, about: &Target) -> bool {
+        match (about.kind, &self.subject) {
             // Which spelling is meant depends on the gate: a `sub` without a domain is of the gate's own.
-            (About::Subject(id), Some((subject, domain))) => {
-                SubjectId::new(subject, domain, gate.trust_domain()).as_str() == id
+            (Kind::Subject, Some((subject, domain))) => {
+                SubjectId::new(subject, domain, gate.trust_domain()).as_str() == &*about.id
             }
-            (About::Subject(_), None) => false,
+            (Kind::Subject, None) => false,
             _ => self.names.contains(about),
         }
     }
 
     /// Whether what is named was issued before that date, or may have been.
-    fn may_be_older(&self, about: &About, date: f64) -> bool {
-        let issued_at = match about {
-            About::Subject(_) | About::Transaction(_) => self.transaction_issued_at,
-            About::Token(id) if self.transaction_token.as_ref() == Some(id) => self.transaction_issued_at,
-            About::Token(_) => Some(self.decided_at.as_seconds()),
-            About::Workload(_) | About::Key(_) | About::Workflow(_) | About::TrustDomain(_) => None,
+    fn may_be_older(&self, about: &Target, date: f64) -> bool {
+        let issued_at = match about.kind {
+            Kind::Subject | Kind::Transaction => self.transaction_issued_at,
+            Kind::Token if self.transaction_token.as_deref() == Some(&*about.id) => {
+                self.transaction_issued_at
+            }
+            Kind::Token => Some(self.decided_at.as_seconds()),
+            Kind::Workload | Kind::Key | Kind::Workflow | Kind::TrustDomain => None,
         };
         issued_at.is_none_or(|issued_at| issued_at < date)
     }
+}
+
+fn named(kind: Kind, id: &str) -> Target {
+    Target { kind, id: id.into() }
 }

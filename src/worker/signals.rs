@@ -12,8 +12,9 @@ use super::clock;
 use super::marks::Marks;
 use crate::authorize::ids::{Digest, Partition, Realm, Topic, UnixMillis};
 use crate::authorize::limits::DEFAULT_SKEW_S;
+use crate::authorize::standing::{Status, Target};
 use crate::authorize::trust::Trust;
-use crate::wire::signal::{About, Ended, SignalError, verify};
+use crate::wire::signal::{SignalError, verify};
 
 /// How a worker listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,10 +70,10 @@ fn millis(duration: Duration) -> i64 {
 pub enum Stop {
     /// A revocation names the sender, an earlier sender, the gate, the subject, the transaction, a token, a key, the
     /// workflow or a trust domain.
-    #[error("the {} `{}` was revoked{}", about.kind(), about.id(), because(reason.as_deref()))]
+    #[error("the {} `{}` was revoked{}", about.kind.as_str().replace('_', " "), about.id, because(reason.as_deref()))]
     Revoked {
         /// What it names.
-        about: About,
+        about: Target,
         /// Why, as whoever revoked says.
         reason: Option<String>,
         /// When it was written.
@@ -81,22 +82,18 @@ pub enum Stop {
         signal: Digest,
     },
     /// The workflow has ended.
-    #[error("the workflow `{workflow}` has ended: {}{}", ended.as_str(), because(reason.as_deref()))]
+    #[error("the workflow `{workflow}` has ended: {}", status.as_str())]
     WorkflowEnded {
         /// Its id.
-        workflow: String,
+        workflow: Box<str>,
         /// How it ended.
-        ended: Ended,
-        /// Why, where that is said.
-        reason: Option<String>,
+        status: Status,
     },
     /// The workflow may do nothing until it runs again.
-    #[error("the workflow `{workflow}` is suspended{}", because(reason.as_deref()))]
+    #[error("the workflow `{workflow}` is suspended")]
     WorkflowSuspended {
         /// Its id.
-        workflow: String,
-        /// Why, where that is said.
-        reason: Option<String>,
+        workflow: Box<str>,
     },
     /// No gate has been heard for longer than [`Bounds::silence`]: whether the work may go on is not known.
     #[error("no gate has been heard for too long: nobody knows whether the work may go on")]

@@ -15,15 +15,18 @@
 //! names of its own, each with a member `id`: `urn:countersign:subject:transaction`, `...:token`, `...:key`,
 //! `...:workflow`, `...:trust_domain`. A transaction is named by `txn` as well.
 
+mod facts;
 mod read;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
-use crate::authorize::ids::{Coordinates, Digest, TrustDomain, UnixMillis, WorkloadId};
+use crate::authorize::ids::{Coordinates, Digest, UnixMillis, WorkloadId};
 use crate::authorize::jose::{JwsError, SignError, sha256};
+use crate::authorize::standing::{Status, Target};
 
+pub use facts::{of_revocation, of_workflow};
 pub use read::verify;
 pub use write::sign;
 
@@ -47,54 +50,6 @@ const MAX_REASON_CHARS: usize = 500;
 /// Bytes of an identifier in `sub_id`: as long as a SPIFFE ID may be.
 const MAX_ID_BYTES: usize = 2048;
 
-/// What was revoked, or has ended.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum About {
-    /// A workload: a sender, an earlier sender, or a gate.
-    Workload(WorkloadId),
-    /// A subject, as `SubjectId` writes it at the gate that signs: `<sub>`, or `<domain>/<sub>` where the domain is not
-    /// the gate's own.
-    Subject(String),
-    /// A transaction, by `txn`.
-    Transaction(String),
-    /// A token, by `jti`.
-    Token(String),
-    /// A key, by `kid`.
-    Key(String),
-    /// A workflow, by its id.
-    Workflow(String),
-    /// A whole trust domain.
-    TrustDomain(TrustDomain),
-}
-
-impl About {
-    /// The word for its kind, as administrative revocations have it.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Workload(_) => "workload",
-            Self::Subject(_) => "subject",
-            Self::Transaction(_) => "transaction",
-            Self::Token(_) => "token",
-            Self::Key(_) => "key",
-            Self::Workflow(_) => "workflow",
-            Self::TrustDomain(_) => "trust_domain",
-        }
-    }
-
-    /// Its identifier.
-    pub fn id(&self) -> &str {
-        match self {
-            Self::Workload(workload) => workload.as_str(),
-            Self::TrustDomain(domain) => domain.as_str(),
-            Self::Subject(id)
-            | Self::Transaction(id)
-            | Self::Token(id)
-            | Self::Key(id)
-            | Self::Workflow(id) => id,
-        }
-    }
-}
-
 /// What became of it. Dates are NumericDates, in seconds within ±2^53.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Event {
@@ -105,49 +60,17 @@ pub enum Event {
         /// The revocation's end: afterwards it is not in force.
         expires_at: Option<f64>,
     },
-    /// The workflow has ended, that way.
-    WorkflowEnded(Ended),
-    /// The workflow may do nothing until it runs again.
-    WorkflowSuspended,
+    /// The workflow stands like that, and so may do nothing: suspended, or ended. Never [`Status::Running`].
+    Workflow(Status),
 }
 
-/// How a workflow has ended (contract, section 5, `status`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Ended {
-    /// As it should.
-    Completed,
-    /// By somebody.
-    Cancelled,
-    /// Otherwise.
-    Failed,
-}
-
-impl Ended {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Completed, Self::Cancelled, Self::Failed];
-
-    /// The word of the registry.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::Cancelled => "cancelled",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// The end of that exact word.
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|ended| ended.as_str() == text)
-    }
-}
-
-/// One control record, as work in flight is told of it.
+/// One thing that a control record names, as work in flight is told of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Signal {
-    /// [`signal_id`] of the control record: the same whichever gate tells it.
+    /// [`signal_id`] of its place: the same whichever gate tells it.
     pub id: Digest,
-    /// What it names.
-    pub about: About,
+    /// What it names. A subject is written as `SubjectId` writes it at the gate that signs.
+    pub about: Target,
     /// What became of that.
     pub event: Event,
     /// When the control record was written, as far as its topic says.
@@ -185,9 +108,13 @@ pub struct Heard {
     pub said: Said,
 }
 
-/// The id of the signal that tells of the control record at that place.
-pub fn signal_id(place: &Coordinates) -> Digest {
-    sha256(&[place.to_string().as_bytes()])
+/// The id of the signal that tells of the control record at that place. A record that names several things gives several
+/// signals: the first has the place's own id, the `nth` after it that of `topic/partition/offset/nth`.
+pub fn signal_id(place: &Coordinates, nth: usize) -> Digest {
+    match nth {
+        0 => sha256(&[place.to_string().as_bytes()]),
+        _ => sha256(&[format!("{place}/{nth}").as_bytes()]),
+    }
 }
 
 /// The record's key: compaction keeps one record for each control record, and the last heartbeat of each gate.

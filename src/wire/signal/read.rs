@@ -4,13 +4,14 @@
 use serde_json::{Map, Value};
 
 use super::{
-    About, Ended, Event, Heard, Heartbeat, MAX_ID_BYTES, MAX_REASON_CHARS, OWN_FORMAT, SESSION_REVOKED, Said,
-    Signal, SignalError, TYP, VERIFICATION, WORKFLOW_ENDED, WORKFLOW_SUSPENDED, key,
+    Event, Heard, Heartbeat, MAX_ID_BYTES, MAX_REASON_CHARS, OWN_FORMAT, SESSION_REVOKED, Said, Signal,
+    SignalError, TYP, VERIFICATION, WORKFLOW_ENDED, WORKFLOW_SUSPENDED, key,
 };
 use crate::authorize::ids::{Digest, Realm, Topic, TrustDomain, UnixMillis, WorkloadId};
 use crate::authorize::jose::{Algorithm, Jws, KeyChoice};
 use crate::authorize::json;
 use crate::authorize::limits::{MAX_NUMERIC_DATE, MAX_TOKEN_BYTES};
+use crate::authorize::standing::{Kind, Status, Target};
 use crate::authorize::trust::Trust;
 
 /// Verifies the record with that key and value of `topic` in `realm`: form, gate, signature, audience, and that it is not
@@ -71,7 +72,7 @@ fn said(claims: &Map<String, Value>) -> Result<Said, SignalError> {
     // One event each, as SSF 1.0 demands.
     let events = object(claims, "events")?;
     let mut events = events.iter();
-    let (Some((name, Value::Object(event))), None) = (events.next(), events.next()) else {
+    let (Some((name, Value::Object(members))), None) = (events.next(), events.next()) else {
         return Err(SignalError::Member("events"));
     };
     if name == VERIFICATION {
@@ -82,44 +83,40 @@ fn said(claims: &Map<String, Value>) -> Result<Said, SignalError> {
         return Ok(Said::Heartbeat(Heartbeat { instance, as_of }));
     }
     let about = about(sub_id)?;
-    let event = match (name.as_str(), &about) {
+    let event = match (name.as_str(), about.kind) {
         (SESSION_REVOKED, _) => {
             let (not_before, expires_at) =
-                (optional_date(event, "not_before")?, optional_date(event, "expires_at")?);
-            (Event::Revoked { not_before, expires_at }, event)
+                (optional_date(members, "not_before")?, optional_date(members, "expires_at")?);
+            Event::Revoked { not_before, expires_at }
         }
-        (WORKFLOW_ENDED, About::Workflow(_)) => {
-            let ended = Ended::parse(text(event, "status")?).ok_or(SignalError::Member("status"))?;
-            (Event::WorkflowEnded(ended), event)
+        (WORKFLOW_ENDED, Kind::Workflow) => {
+            let status = Status::parse(text(members, "status")?).filter(|status| status.has_ended());
+            Event::Workflow(status.ok_or(SignalError::Member("status"))?)
         }
-        (WORKFLOW_SUSPENDED, About::Workflow(_)) => (Event::WorkflowSuspended, event),
+        (WORKFLOW_SUSPENDED, Kind::Workflow) => Event::Workflow(Status::Suspended),
         _ => return Err(SignalError::Member("events")),
     };
-    let (event, members) = event;
     let (event_at, reason) = (moment(members, "event_timestamp")?, reason(members)?);
     Ok(Said::Signal(Signal { id, about, event, event_at, reason }))
 }
 
-fn about(sub_id: &Map<String, Value>) -> Result<About, SignalError> {
-    const FORMAT: SignalError = SignalError::Member("format");
-    const ID: SignalError = SignalError::Member("id");
-    let format = text(sub_id, "format")?;
-    if format == "uri" {
-        let uri = text(sub_id, "uri")?;
-        return WorkloadId::parse(uri).map(About::Workload).map_err(|_| SignalError::Member("uri"));
-    }
-    let id = identifier(sub_id, "id")?;
-    if format == "opaque" {
-        return Ok(About::Subject(id.to_owned()));
-    }
-    match format.strip_prefix(OWN_FORMAT).ok_or(FORMAT)? {
-        "transaction" => Ok(About::Transaction(id.to_owned())),
-        "token" => Ok(About::Token(id.to_owned())),
-        "key" => Ok(About::Key(id.to_owned())),
-        "workflow" => Ok(About::Workflow(id.to_owned())),
-        "trust_domain" => TrustDomain::parse(id).map(About::TrustDomain).map_err(|_| ID),
-        _ => Err(FORMAT),
-    }
+fn about(sub_id: &Map<String, Value>) -> Result<Target, SignalError> {
+    let (kind, member) = match text(sub_id, "format")? {
+        "uri" => (Kind::Workload, "uri"),
+        "opaque" => (Kind::Subject, "id"),
+        own => match own.strip_prefix(OWN_FORMAT).and_then(Kind::parse) {
+            // These two have a format of the RFC, so that there is one spelling of each.
+            None | Some(Kind::Workload | Kind::Subject) => return Err(SignalError::Member("format")),
+            Some(kind) => (kind, "id"),
+        },
+    };
+    let id = identifier(sub_id, member)?;
+    let is_legal = match kind {
+        Kind::Workload => WorkloadId::parse(id).is_ok(),
+        Kind::TrustDomain => TrustDomain::parse(id).is_ok(),
+        _ => true,
+    };
+    if is_legal { Ok(Target { kind, id: id.into() }) } else { Err(SignalError::Member(member)) }
 }
 
 /// Of `reason_admin`, a language map, the first entry.

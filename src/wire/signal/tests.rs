@@ -7,6 +7,7 @@ use super::*;
 use crate::authorize::ids::{Offset, Partition, Realm, Topic};
 use crate::authorize::jose::{KeySet, SigningKey};
 use crate::authorize::route::Gate;
+use crate::authorize::standing::{Authority, Effect, Kind, Registered, Revocation};
 use crate::authorize::testing::{NOW_S, domain, key as signing_key, trust_with};
 
 const NOW: UnixMillis = UnixMillis(NOW_S * 1000);
@@ -28,14 +29,18 @@ fn gate() -> Gate {
     }
 }
 
-fn signal(about: About, event: Event) -> Said {
+fn named(kind: Kind, id: &str) -> Target {
+    Target { kind, id: id.into() }
+}
+
+fn signal(about: Target, event: Event) -> Said {
     let place = Coordinates {
         topic: Topic::parse("countersign.revocations").unwrap(),
         partition: Partition(0),
         offset: Offset(7),
     };
     let event_at = UnixMillis(NOW.0 - 750);
-    Said::Signal(Signal { id: signal_id(&place), about, event, event_at, reason: Some("key lost".into()) })
+    Said::Signal(Signal { id: signal_id(&place, 0), about, event, event_at, reason: Some("key lost".into()) })
 }
 
 fn revoked() -> Event {
@@ -49,7 +54,7 @@ fn read(key: &str, token: &str) -> Result<Heard, SignalError> {
 
 /// The claims of a good signal with one change, signed by that key.
 fn changed(key: &SigningKey, edit: impl FnOnce(&mut Value)) -> Result<Heard, SignalError> {
-    let said = signal(About::Transaction("txn-1".into()), revoked());
+    let said = signal(named(Kind::Transaction, "txn-1"), revoked());
     let token = sign(&said, &gate(), &topic(), NOW).unwrap();
     let payload = crate::authorize::jose::base64url(token.split('.').nth(1).unwrap()).unwrap();
     let mut claims: Value = serde_json::from_slice(&payload).unwrap();
@@ -57,19 +62,13 @@ fn changed(key: &SigningKey, edit: impl FnOnce(&mut Value)) -> Result<Heard, Sig
     read(&super::key(&said), &key.sign_typ(TYP, &claims).unwrap())
 }
 
-fn abouts() -> impl Strategy<Value = About> {
-    let id = "[ -~äß]{1,40}";
-    prop_oneof![
-        "[a-z]{1,9}".prop_map(|path| About::Workload(
-            WorkloadId::parse(&format!("spiffe://example.org/{path}")).unwrap()
-        )),
-        id.prop_map(About::Subject),
-        id.prop_map(About::Transaction),
-        id.prop_map(About::Token),
-        id.prop_map(About::Key),
-        id.prop_map(About::Workflow),
-        "[a-z.]{1,20}".prop_map(|name| About::TrustDomain(TrustDomain::parse(&name).unwrap())),
-    ]
+fn abouts() -> impl Strategy<Value = Target> {
+    let id = prop_oneof!["[ -~äß]{1,40}", "[a-z.]{1,20}", "spiffe://example.org/[a-z]{1,9}"];
+    (proptest::sample::select(&Kind::ALL[..]), id).prop_map(|(kind, id)| match kind {
+        Kind::Workload => named(kind, "spiffe://example.org/agent/payer"),
+        Kind::TrustDomain => named(kind, "example.org"),
+        _ => named(kind, &id),
+    })
 }
 
 proptest! {
@@ -87,7 +86,7 @@ proptest! {
             expires_at: dates.map(|d| f64::from(d.1) / 4.0),
         };
         let event_at = UnixMillis(event_at);
-        let said = Said::Signal(Signal { id: signal_id(&place), about, event, event_at, reason });
+        let said = Said::Signal(Signal { id: signal_id(&place, 0), about, event, event_at, reason });
         let heard = read(&key(&said), &sign(&said, &gate(), &topic(), NOW).unwrap()).unwrap();
         prop_assert_eq!(heard, Heard { gate: gate().id, issued_at: NOW, said });
     }
@@ -100,7 +99,7 @@ proptest! {
 
 #[test]
 fn the_token_is_a_set_of_caep() {
-    let said = signal(About::Transaction("txn-1".into()), revoked());
+    let said = signal(named(Kind::Transaction, "txn-1"), revoked());
     let token = sign(&said, &gate(), &topic(), NOW).unwrap();
     let part = |n| -> Value {
         let bytes = crate::authorize::jose::base64url(token.split('.').nth(n).unwrap()).unwrap();
@@ -125,10 +124,13 @@ fn the_token_is_a_set_of_caep() {
 
 #[test]
 fn workflows_and_heartbeats_are_read_back() {
-    let workflow = || About::Workflow("order-9".into());
+    let workflow = || named(Kind::Workflow, "order-9");
     let heartbeat = Heartbeat { instance: "gate-a".into(), as_of: UnixMillis(NOW.0 - 250) };
-    let mut all = vec![signal(workflow(), Event::WorkflowSuspended), Said::Heartbeat(heartbeat)];
-    all.extend(Ended::ALL.map(|ended| signal(workflow(), Event::WorkflowEnded(ended))));
+    let mut all = vec![signal(workflow(), Event::Workflow(Status::Suspended)), Said::Heartbeat(heartbeat)];
+    all.extend(
+        [Status::Completed, Status::Cancelled, Status::Failed]
+            .map(|s| signal(workflow(), Event::Workflow(s))),
+    );
     for said in all {
         let heard = read(&key(&said), &sign(&said, &gate(), &topic(), NOW).unwrap()).unwrap();
         assert_eq!(heard.said, said);
@@ -148,7 +150,7 @@ fn only_a_gates_word_for_this_topic_counts() {
     assert!(with(&|c| c["iat"] = json!(NOW_S + 30)).is_ok());
     assert_eq!(with(&|c| c["jti"] = json!(Digest([1; 32]).to_string())), Err(SignalError::Key));
 
-    let said = signal(About::Subject("alice".into()), revoked());
+    let said = signal(named(Kind::Subject, "alice"), revoked());
     let token = sign(&said, &gate(), &topic(), NOW).unwrap();
     let trust = trust_with(crate::authorize::trust::Domain { gates: KeySet::empty(), ..domain() });
     let here = (&realm(), &topic());
@@ -192,8 +194,52 @@ fn what_gates_do_not_write_is_refused() {
 }
 
 #[test]
+fn a_control_record_gives_a_signal_for_each_thing_that_it_takes_rights_from() {
+    let place = Coordinates { topic: topic(), partition: Partition(3), offset: Offset(9) };
+    let mut revocation = Revocation {
+        id: "r-1".into(),
+        authority: Authority::Administrator,
+        targets: [named(Kind::Key, "k-1"), named(Kind::Subject, "alice")].into(),
+        effect: Effect::Revokes { not_before: Some(7.0) },
+        issued_at: 1.0,
+        expires_at: Some(9.0),
+        event: "revocation".into(),
+        reason: Some("lost".into()),
+        transaction: None,
+    };
+    let signals = of_revocation(&place, NOW, &revocation);
+    let event = Event::Revoked { not_before: Some(7.0), expires_at: Some(9.0) };
+    let told: Vec<_> = signals.iter().map(|s| (s.about.to_string(), s.event, s.reason.as_deref())).collect();
+    let expected = ["key k-1", "subject alice"].map(|about| (about.to_owned(), event, Some("lost")));
+    assert_eq!(told, expected);
+    assert_eq!(signals[0].id, sha256(&[b"countersign.signals/3/9"]));
+    assert_eq!(signals[1].id, sha256(&[b"countersign.signals/3/9/1"]));
+    revocation.effect = Effect::Disables { at: 5.0 };
+    let event = Event::Revoked { not_before: None, expires_at: Some(9.0) };
+    assert!(of_revocation(&place, NOW, &revocation).iter().all(|signal| signal.event == event));
+    revocation.effect = Effect::Enables { at: 5.0 };
+    assert_eq!(of_revocation(&place, NOW, &revocation), []);
+
+    let workflow = |status| Registered {
+        kind: "order".into(),
+        status,
+        step: "pay".into(),
+        owner: "shop".into(),
+        allowed_steps: None,
+        version: 1,
+        updated_at: NOW,
+    };
+    for status in Status::ALL {
+        let signal = of_workflow(&place, NOW, "order-9", &workflow(status));
+        let told = signal.map(|signal| (signal.about, signal.event));
+        let expected = (named(Kind::Workflow, "order-9"), Event::Workflow(status));
+        assert_eq!(told, (status != Status::Running).then_some(expected));
+    }
+}
+
+#[test]
 fn a_reason_is_cut_and_cleaned_where_it_is_written() {
-    let mut said = signal(About::Key("k-1".into()), revoked());
+    let mut said = signal(named(Kind::Key, "k-1"), revoked());
     if let Said::Signal(signal) = &mut said {
         signal.reason = Some(format!("a\nb{}", "ä".repeat(600)));
     }

@@ -3,13 +3,14 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    About, Event, Heartbeat, MAX_REASON_CHARS, OWN_FORMAT, SESSION_REVOKED, Said, Signal, SignalError, TYP,
+    Event, Heartbeat, MAX_REASON_CHARS, OWN_FORMAT, SESSION_REVOKED, Said, Signal, SignalError, TYP,
     VERIFICATION, WORKFLOW_ENDED, WORKFLOW_SUSPENDED,
 };
 use crate::authorize::ids::{Topic, UnixMillis};
 use crate::authorize::jose::sha256;
 use crate::authorize::limits::MAX_TOKEN_BYTES;
 use crate::authorize::route::Gate;
+use crate::authorize::standing::{Kind, Status, Target};
 
 /// Signs what is said as `gate`, for that topic of its realm, at `now`.
 ///
@@ -37,11 +38,11 @@ fn of_signal(signal: &Signal) -> Map<String, Value> {
             }
             SESSION_REVOKED
         }
-        Event::WorkflowEnded(ended) => {
-            event.insert("status".into(), ended.as_str().into());
+        Event::Workflow(Status::Suspended) => WORKFLOW_SUSPENDED,
+        Event::Workflow(status) => {
+            event.insert("status".into(), status.as_str().into());
             WORKFLOW_ENDED
         }
-        Event::WorkflowSuspended => WORKFLOW_SUSPENDED,
     };
     if let Some(reason) = &signal.reason {
         let reason: String = reason.chars().filter(|c| !c.is_control()).take(MAX_REASON_CHARS).collect();
@@ -51,8 +52,8 @@ fn of_signal(signal: &Signal) -> Map<String, Value> {
     let mut claims = Map::new();
     claims.insert("jti".into(), signal.id.to_string().into());
     claims.insert("sub_id".into(), sub_id(&signal.about));
-    if let About::Transaction(id) = &signal.about {
-        claims.insert("txn".into(), id.as_str().into());
+    if signal.about.kind == Kind::Transaction {
+        claims.insert("txn".into(), (*signal.about.id).into());
     }
     claims.insert("events".into(), Value::Object(Map::from_iter([(name.into(), Value::Object(event))])));
     claims
@@ -68,10 +69,11 @@ fn of_heartbeat(heartbeat: &Heartbeat, now: UnixMillis) -> Map<String, Value> {
     claims
 }
 
-fn sub_id(about: &About) -> Value {
-    match about {
-        About::Workload(workload) => json!({ "format": "uri", "uri": workload.as_str() }),
-        About::Subject(id) => json!({ "format": "opaque", "id": id }),
-        other => json!({ "format": format!("{OWN_FORMAT}{}", other.kind()), "id": other.id() }),
+fn sub_id(about: &Target) -> Value {
+    let id = &about.id;
+    match about.kind {
+        Kind::Workload => json!({ "format": "uri", "uri": id }),
+        Kind::Subject => json!({ "format": "opaque", "id": id }),
+        other => json!({ "format": format!("{OWN_FORMAT}{}", other.as_str()), "id": id }),
     }
 }

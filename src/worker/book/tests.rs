@@ -6,9 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::authorize::claims::Transaction;
-use crate::authorize::ids::TrustDomain;
 use crate::authorize::request::Workflow;
-use crate::wire::signal::Ended;
+use crate::authorize::standing::Kind;
 use crate::worker::Received;
 use crate::worker::tests::{forwarded, plan, verifier};
 
@@ -50,21 +49,21 @@ fn marks() -> Marks {
     Marks::of(&received())
 }
 
-fn workload(uri: &str) -> About {
-    About::Workload(WorkloadId::parse(uri).unwrap())
+fn named(kind: Kind, id: &str) -> Target {
+    Target { kind, id: id.into() }
 }
 
-fn domain(name: &str) -> About {
-    About::TrustDomain(TrustDomain::parse(name).unwrap())
+fn workload(uri: &str) -> Target {
+    named(Kind::Workload, uri)
 }
 
-fn text(about: fn(String) -> About, id: &str) -> About {
-    about(id.to_owned())
+fn domain(name: &str) -> Target {
+    named(Kind::TrustDomain, name)
 }
 
 const FOREVER: Event = Event::Revoked { not_before: None, expires_at: None };
 
-fn heard(gate: &str, about: About, event: Event, issued_at: UnixMillis, id: u8) -> Heard {
+fn heard(gate: &str, about: Target, event: Event, issued_at: UnixMillis, id: u8) -> Heard {
     let signal = Signal { id: Digest([id; 32]), about, event, event_at: issued_at, reason: None };
     Heard { gate: WorkloadId::parse(gate).unwrap(), issued_at, said: Said::Signal(signal) }
 }
@@ -84,7 +83,7 @@ fn book(all: &[Heard], now: UnixMillis) -> Book {
     book
 }
 
-fn stops(gate: &str, about: About, event: Event) -> bool {
+fn stops(gate: &str, about: Target, event: Event) -> bool {
     let now = at(DECIDED + 5);
     book(&[heard(gate, about, event, now, 1)], now).stop(&marks(), now).is_some()
 }
@@ -97,12 +96,12 @@ fn everything_that_the_work_is_known_by_can_stop_it() {
         workload("spiffe://example.org/agent/payer"),
         workload("spiffe://example.org/agent/reader"),
         workload("spiffe://example.org/gate/two"),
-        text(About::Subject, "alice"),
-        text(About::Transaction, "txn-1"),
-        text(About::Token, "token-1"),
-        text(About::Token, &received.decision),
-        text(About::Key, &key),
-        text(About::Workflow, "order-9"),
+        named(Kind::Subject, "alice"),
+        named(Kind::Transaction, "txn-1"),
+        named(Kind::Token, "token-1"),
+        named(Kind::Token, &received.decision),
+        named(Kind::Key, &key),
+        named(Kind::Workflow, "order-9"),
         domain("example.org"),
     ];
     for about in mine {
@@ -110,12 +109,12 @@ fn everything_that_the_work_is_known_by_can_stop_it() {
     }
     let others = [
         workload("spiffe://example.org/agent/paye"),
-        text(About::Subject, "txn-1"),
-        text(About::Subject, "example.org/alice"),
-        text(About::Transaction, "alice"),
-        text(About::Token, "txn-1"),
-        text(About::Key, "token-1"),
-        text(About::Workflow, "order-8"),
+        named(Kind::Subject, "txn-1"),
+        named(Kind::Subject, "example.org/alice"),
+        named(Kind::Transaction, "alice"),
+        named(Kind::Token, "txn-1"),
+        named(Kind::Key, "token-1"),
+        named(Kind::Workflow, "order-8"),
         domain("other.org"),
     ];
     for about in others {
@@ -125,28 +124,28 @@ fn everything_that_the_work_is_known_by_can_stop_it() {
 
 #[test]
 fn a_subject_is_spelled_as_the_gate_that_signs_spells_it() {
-    assert!(stops(AWAY, text(About::Subject, "example.org/alice"), FOREVER));
+    assert!(stops(AWAY, named(Kind::Subject, "example.org/alice"), FOREVER));
     // Another alice: the one of the other gate's own domain.
-    assert!(!stops(AWAY, text(About::Subject, "alice"), FOREVER));
+    assert!(!stops(AWAY, named(Kind::Subject, "alice"), FOREVER));
 }
 
 #[test]
 fn the_end_and_the_suspension_of_its_workflow_stop_it_and_say_how() {
     let now = at(DECIDED + 5);
     let reason = |event| {
-        let all = [heard(HOME, text(About::Workflow, "order-9"), event, now, 1)];
+        let all = [heard(HOME, named(Kind::Workflow, "order-9"), event, now, 1)];
         book(&all, now).stop(&marks(), now).unwrap().to_string()
     };
-    let ended = reason(Event::WorkflowEnded(Ended::Cancelled));
+    let ended = reason(Event::Workflow(Status::Cancelled));
     assert_eq!(ended, "the workflow `order-9` has ended: cancelled");
-    assert_eq!(reason(Event::WorkflowSuspended), "the workflow `order-9` is suspended");
-    assert!(!stops(HOME, text(About::Workflow, "order-8"), Event::WorkflowEnded(Ended::Failed)));
+    assert_eq!(reason(Event::Workflow(Status::Suspended)), "the workflow `order-9` is suspended");
+    assert!(!stops(HOME, named(Kind::Workflow, "order-8"), Event::Workflow(Status::Failed)));
 }
 
 #[test]
 fn a_date_before_which_things_are_revoked_is_compared_with_what_is_known_of_them() {
     let before = |date: i64| Event::Revoked { not_before: Some(date as f64), expires_at: None };
-    for about in [text(About::Subject, "alice"), text(About::Transaction, "txn-1")] {
+    for about in [named(Kind::Subject, "alice"), named(Kind::Transaction, "txn-1")] {
         assert!(!stops(HOME, about.clone(), before(DECIDED - 60)), "{about:?}");
         assert!(stops(HOME, about.clone(), before(DECIDED - 59)), "{about:?}");
     }
@@ -229,14 +228,14 @@ fn what_is_forgotten_is_known_to_be() {
 }
 
 /// Ids of which some are the work's.
-fn abouts() -> impl Strategy<Value = About> {
+fn abouts() -> impl Strategy<Value = Target> {
     prop_oneof![
         prop_oneof![Just("payer"), Just("reader"), Just("nobody")]
             .prop_map(|name| workload(&format!("spiffe://example.org/agent/{name}"))),
         prop_oneof![Just("alice"), Just("example.org/alice"), Just("bob")]
-            .prop_map(|id| text(About::Subject, id)),
-        prop_oneof![Just("txn-1"), Just("txn-2")].prop_map(|id| text(About::Transaction, id)),
-        prop_oneof![Just("order-9"), Just("order-8")].prop_map(|id| text(About::Workflow, id)),
+            .prop_map(|id| named(Kind::Subject, id)),
+        prop_oneof![Just("txn-1"), Just("txn-2")].prop_map(|id| named(Kind::Transaction, id)),
+        prop_oneof![Just("order-9"), Just("order-8")].prop_map(|id| named(Kind::Workflow, id)),
         prop_oneof![Just("example.org"), Just("other.org")].prop_map(domain),
     ]
 }
@@ -246,8 +245,8 @@ fn signals() -> impl Strategy<Value = Heard> {
     let gate = prop_oneof![Just(HOME), Just(AWAY)];
     (gate, abouts(), date(), date(), DECIDED - 140..DECIDED + 20, any::<u8>(), any::<bool>()).prop_map(
         |(gate, about, not_before, expires_at, issued, id, ends)| {
-            let event = match (&about, ends) {
-                (About::Workflow(_), true) => Event::WorkflowEnded(Ended::Completed),
+            let event = match (about.kind, ends) {
+                (Kind::Workflow, true) => Event::Workflow(Status::Completed),
                 _ => Event::Revoked { not_before, expires_at },
             };
             // A control record says one thing: what it says goes by its id here too.
@@ -259,7 +258,7 @@ fn signals() -> impl Strategy<Value = Heard> {
 /// The rules of docs/workers.md, read one by one.
 fn plainly(heard: &Heard, now: i64) -> bool {
     let Said::Signal(signal) = &heard.said else { return false };
-    let is_named = match signal.about.id() {
+    let is_named = match &*signal.about.id {
         "spiffe://example.org/agent/payer" | "spiffe://example.org/agent/reader" => true,
         "alice" => heard.gate.as_str() == HOME,
         "example.org/alice" => heard.gate.as_str() == AWAY,
@@ -267,7 +266,7 @@ fn plainly(heard: &Heard, now: i64) -> bool {
         _ => false,
     };
     let in_view = DECIDED > heard.issued_at.0 / 1000 + 70;
-    let is_dated = matches!(signal.about.kind(), "subject" | "transaction");
+    let is_dated = matches!(signal.about.kind, Kind::Subject | Kind::Transaction);
     let in_force = match signal.event {
         Event::Revoked { not_before, expires_at } => {
             let older = not_before.is_none_or(|date| !is_dated || ((DECIDED - 60) as f64) < date);

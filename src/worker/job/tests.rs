@@ -7,8 +7,9 @@ use std::sync::Mutex;
 use super::*;
 use crate::authorize::ids::{Digest, Partition, Realm, Topic, UnixMillis, WorkloadId};
 use crate::authorize::route::Gate as Signer;
+use crate::authorize::standing::{Kind, Target};
 use crate::authorize::testing::{domain, key, trust_with};
-use crate::wire::signal::{self, About, Event, Heartbeat, Said, Signal};
+use crate::wire::signal::{self, Event, Heartbeat, Said, Signal};
 use crate::worker::clock;
 use crate::worker::signals::Bounds;
 use crate::worker::tests::{forwarded, plan, verifier};
@@ -81,7 +82,7 @@ fn tell(signals: &Signals, said: &Said) {
 fn revoked(subject: &str) -> Said {
     Said::Signal(Signal {
         id: Digest([1; 32]),
-        about: About::Subject(subject.into()),
+        about: Target { kind: Kind::Subject, id: subject.into() },
         event: Event::Revoked { not_before: None, expires_at: None },
         event_at: clock(),
         reason: Some("left the company".into()),
@@ -160,7 +161,7 @@ async fn a_watch_ends_with_the_signal_of_its_work_and_with_no_other() {
     assert!(!watch.is_finished());
     let Said::Signal(signal) = revoked("alice") else { panic!("a signal") };
     tell(&signals, &Said::Signal(Signal { id: Digest([2; 32]), ..signal }));
-    assert!(matches!(watch.await.unwrap(), Stop::Revoked { about: About::Subject(id), .. } if id == "alice"));
+    assert!(matches!(watch.await.unwrap(), Stop::Revoked { about, .. } if &*about.id == "alice"));
 }
 
 #[tokio::test]
