@@ -4,6 +4,7 @@
 
 mod files;
 mod policies;
+pub mod signals;
 mod trust;
 mod watch;
 mod watched;

@@ -33,6 +33,8 @@ pub(super) struct Instruments {
     pub partitions_moved: Counter<u64>,
     pub restore_duration: Histogram<f64>,
     pub snapshot_loads: Counter<u64>,
+    pub signals_published: Counter<u64>,
+    pub signals_held_up: Counter<u64>,
 }
 
 impl Instruments {
@@ -82,6 +84,14 @@ impl Instruments {
                 "Time to read back a partition's state",
             ),
             snapshot_loads: counter("countersign.snapshot.loads", "Attempts to load a snapshot, by result"),
+            signals_published: counter(
+                "countersign.signals.published",
+                "Signals to work in flight that the broker has taken, by what they name",
+            ),
+            signals_held_up: counter(
+                "countersign.signals.held_up",
+                "Times that signals could not be published and wait",
+            ),
         }
     }
 }

@@ -11,6 +11,7 @@ mod demo;
 mod first_route;
 mod gate;
 mod harness;
+mod jobs;
 mod kill_nine;
 mod lanes;
 mod mixed_20k;

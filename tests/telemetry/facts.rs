@@ -3,7 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use countersign::authorize::decision::Reason;
-use countersign::authorize::ids::{Coordinates, DecisionId, Offset, Partition, Realm, Topic, WorkloadId};
+use countersign::authorize::ids::{
+    Coordinates, DecisionId, Digest, Offset, Partition, Realm, Topic, WorkloadId,
+};
 use countersign::authorize::traceparent::TraceParent;
 use countersign::telemetry::events::*;
 use countersign::telemetry::{SnapshotKind, Telemetry, TopicPartition};
@@ -76,6 +78,10 @@ pub fn everything(telemetry: &Telemetry) {
     LanePaused { lane: 0, reason: "the source topic grew" }.emit(telemetry);
     LaneResumed { lane: 0 }.emit(telemetry);
     SnapshotRefused { snapshot: SnapshotKind::Policy, problem: "policy `a` has no id" }.emit(telemetry);
+    for kind in ["workload", "subject", "transaction", "token", "key", "workflow", "trust_domain"] {
+        SignalPublished { kind, id: Digest([1; 32]) }.emit(telemetry);
+    }
+    SignalsHeldUp { waiting: 2, problem }.emit(telemetry);
     LaneAssigned { lane: 0, partitions: &[partition(4), partition(5)] }.emit(telemetry);
     LaneRevoked { lane: 0, partitions: &[partition(4)], lost: false }.emit(telemetry);
     LaneRevoked { lane: 0, partitions: &[partition(5)], lost: true }.emit(telemetry);

@@ -7,6 +7,7 @@
 mod gate;
 mod lanes;
 mod records;
+mod signals;
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub use records::{
     AbortKind, BatchCommitted, ClockAhead, Decided, PartitionProgress, ProducerReplaced, ReplaceCause,
     TokenCacheUsed, TransactionAborted,
 };
+pub use signals::{SignalPublished, SignalsHeldUp};
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
