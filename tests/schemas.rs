@@ -6,9 +6,11 @@ use apache_avro::Schema;
 use apache_avro::schema_compatibility::SchemaCompatibility;
 use countersign::wire::audit::AUDIT_SCHEMA;
 use countersign::wire::challenge::CHALLENGE_SCHEMA;
+use countersign::wire::workflow::WORKFLOW_SCHEMA;
 
 /// The schemas in use, by the name of their files.
-const CURRENT: [(&str, &str); 2] = [("audit", AUDIT_SCHEMA), ("challenge", CHALLENGE_SCHEMA)];
+const CURRENT: [(&str, &str); 3] =
+    [("audit", AUDIT_SCHEMA), ("challenge", CHALLENGE_SCHEMA), ("workflow", WORKFLOW_SCHEMA)];
 
 fn published(of: &str) -> Vec<(PathBuf, Schema)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/published");

@@ -15,15 +15,23 @@ use super::jose::{Algorithm, PublicKey, TokenKind};
 use super::json;
 use super::limits::{MAX_ACT_DEPTH, MAX_JTI_CHARS};
 use super::request::{Action, Resource, Workflow};
-use members::{Members, missing};
+use members::missing;
 use times::micros;
 
+pub(in crate::authorize) use members::Members;
 pub use times::{Judged, Times};
 
 /// A rule of form that a token breaks: a sentence without a subject, lowercase, no final period.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub(super) String);
+
+impl Malformed {
+    /// The rule, in such a sentence.
+    pub(super) fn new(rule: impl Into<String>) -> Self {
+        Self(rule.into())
+    }
+}
 
 /// `aud` where a list is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -69,3 +69,9 @@ pub const MAX_EXPRESSION_BYTES: usize = 4 * 1024;
 /// The upper bound of a mapping's work on one record, in nanoseconds: 50 ms. A record for which it could take longer
 /// is refused unevaluated, or one sender could hold up a lane past the time-out of its transaction.
 pub const MAX_MAPPING_WORK_NS: f64 = 50_000_000.0;
+/// Bytes of an id that a revocation names: as long as a workload's identifier may be. It is remembered.
+pub const MAX_REVOKED_ID_BYTES: usize = 2048;
+/// Characters of a revocation's reason. It stands in every denial that the revocation causes.
+pub const MAX_REASON_CHARS: usize = 500;
+/// Identifiers of one security event's subject. Each is remembered.
+pub const MAX_ALIASES: usize = 64;

@@ -13,13 +13,13 @@ use super::super::limits::{MAX_NUMERIC_DATE, MAX_SIGNED_NAMES};
 use super::{Audience, Malformed, RecordDigests, SignedHeaders, Times};
 
 /// The members of one object, taken out one by one; `path` says where it lies.
-pub(super) struct Members {
+pub(in crate::authorize) struct Members {
     path: String,
-    pub(super) map: Map<String, Value>,
+    pub(in crate::authorize) map: Map<String, Value>,
 }
 
 impl Members {
-    pub(super) fn read(payload: &[u8]) -> Result<Self, Malformed> {
+    pub(in crate::authorize) fn read(payload: &[u8]) -> Result<Self, Malformed> {
         let map = json::parse_object(payload).map_err(|e| Malformed(format!("has a payload that {e}")))?;
         Ok(Self { path: String::new(), map })
     }
@@ -36,7 +36,7 @@ impl Members {
         found.ok_or_else(|| missing(&self.at(name)))
     }
 
-    pub(super) fn optional_text(&mut self, name: &str) -> Result<Option<String>, Malformed> {
+    pub(in crate::authorize) fn optional_text(&mut self, name: &str) -> Result<Option<String>, Malformed> {
         match self.map.remove(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -44,7 +44,7 @@ impl Members {
         }
     }
 
-    pub(super) fn text(&mut self, name: &str) -> Result<String, Malformed> {
+    pub(in crate::authorize) fn text(&mut self, name: &str) -> Result<String, Malformed> {
         let found = self.optional_text(name)?;
         self.required(name, found)
     }
@@ -59,7 +59,10 @@ impl Members {
         }
     }
 
-    pub(super) fn optional_texts(&mut self, name: &str) -> Result<Option<Vec<String>>, Malformed> {
+    pub(in crate::authorize) fn optional_texts(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<Vec<String>>, Malformed> {
         let Some(value) = self.map.remove(name) else { return Ok(None) };
         let Value::Array(items) = value else { return Err(self.mistyped(name, "a list of strings")) };
         let texts = items.into_iter().map(|item| match item {
@@ -69,7 +72,7 @@ impl Members {
         texts.collect::<Option<Vec<_>>>().map(Some).ok_or_else(|| self.mistyped(name, "a list of strings"))
     }
 
-    pub(super) fn audience(&mut self, name: &str) -> Result<Audience, Malformed> {
+    pub(in crate::authorize) fn audience(&mut self, name: &str) -> Result<Audience, Malformed> {
         match self.map.get(name) {
             None => Err(missing(&self.at(name))),
             Some(Value::Array(_)) => {
@@ -82,13 +85,13 @@ impl Members {
         }
     }
 
-    pub(super) fn identifier(&mut self, name: &str) -> Result<WorkloadId, Malformed> {
+    pub(in crate::authorize) fn identifier(&mut self, name: &str) -> Result<WorkloadId, Malformed> {
         let text = self.text(name)?;
         WorkloadId::parse(&text)
             .map_err(|e| Malformed(format!("has a `{}` that is broken: {e}", self.at(name))))
     }
 
-    pub(super) fn optional_object(&mut self, name: &str) -> Result<Option<Self>, Malformed> {
+    pub(in crate::authorize) fn optional_object(&mut self, name: &str) -> Result<Option<Self>, Malformed> {
         match self.map.remove(name) {
             None => Ok(None),
             Some(Value::Object(map)) => Ok(Some(Self { path: self.at(name), map })),
@@ -96,19 +99,30 @@ impl Members {
         }
     }
 
-    pub(super) fn object(&mut self, name: &str) -> Result<Self, Malformed> {
+    pub(in crate::authorize) fn object(&mut self, name: &str) -> Result<Self, Malformed> {
         let found = self.optional_object(name)?;
         self.required(name, found)
     }
 
-    pub(super) fn optional_count(&mut self, name: &str) -> Result<Option<u64>, Malformed> {
+    /// A list of objects.
+    pub(in crate::authorize) fn objects(&mut self, name: &str) -> Result<Vec<Self>, Malformed> {
+        let Some(value) = self.map.remove(name) else { return Err(missing(&self.at(name))) };
+        let Value::Array(items) = value else { return Err(self.mistyped(name, "a list of objects")) };
+        let objects = items.into_iter().enumerate().map(|(n, item)| match item {
+            Value::Object(map) => Ok(Self { path: self.at(&format!("{name}.{n}")), map }),
+            _ => Err(self.mistyped(name, "a list of objects")),
+        });
+        objects.collect()
+    }
+
+    pub(in crate::authorize) fn optional_count(&mut self, name: &str) -> Result<Option<u64>, Malformed> {
         match self.map.remove(name) {
             None => Ok(None),
             Some(value) => value.as_u64().map(Some).ok_or_else(|| self.mistyped(name, "an integer from 0")),
         }
     }
 
-    pub(super) fn optional_date(&self, name: &str) -> Result<Option<f64>, Malformed> {
+    pub(in crate::authorize) fn optional_date(&self, name: &str) -> Result<Option<f64>, Malformed> {
         let Some(value) = self.map.get(name) else { return Ok(None) };
         let date = match (value.as_i64(), value.as_f64()) {
             // Looked at as an integer first: 2^53 + 1 would become 2^53 as a double.
@@ -119,19 +133,22 @@ impl Members {
         date.map(Some).ok_or_else(|| self.mistyped(name, "a number of seconds within ±2^53"))
     }
 
-    pub(super) fn date(&self, name: &str) -> Result<f64, Malformed> {
+    pub(in crate::authorize) fn date(&self, name: &str) -> Result<f64, Malformed> {
         self.required(name, self.optional_date(name)?)
     }
 
     /// `exp`, `iat` and `nbf`; `exp` is needed in every token.
-    pub(super) fn times(&self, issued: bool) -> Result<Times, Malformed> {
+    pub(in crate::authorize) fn times(&self, issued: bool) -> Result<Times, Malformed> {
         let issued_at = if issued { Some(self.date("iat")?) } else { self.optional_date("iat")? };
         let not_before = self.optional_date("nbf")?;
         Ok(Times { expires_at: self.date("exp")?, issued_at, not_before })
     }
 
     /// An action, resource or workflow, without control characters.
-    pub(super) fn shaped<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, Malformed> {
+    pub(in crate::authorize) fn shaped<T: DeserializeOwned>(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<T>, Malformed> {
         let Some(value) = self.map.remove(name) else { return Ok(None) };
         // Serde would take a list for an object.
         if !value.is_object() {
@@ -146,7 +163,7 @@ impl Members {
         })
     }
 
-    pub(super) fn digests(&mut self) -> Result<RecordDigests, Malformed> {
+    pub(in crate::authorize) fn digests(&mut self) -> Result<RecordDigests, Malformed> {
         let (key, value) = (self.nullable_text("key")?, self.nullable_text("value")?);
         let headers = match self.optional_object("headers")? {
             None => None,
@@ -177,6 +194,6 @@ impl Members {
 }
 
 /// A member that is needed and absent.
-pub(super) fn missing(path: &str) -> Malformed {
+pub(in crate::authorize) fn missing(path: &str) -> Malformed {
     Malformed(format!("needs the member `{path}`"))
 }

@@ -3,12 +3,15 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::positions::{At, Positions};
 use crate::authorize::ids::UnixMillis;
 use crate::authorize::jose::sha256;
 
 /// How a workflow stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename = "WorkflowStatus", rename_all = "lowercase")]
 pub enum Status {
     /// Its steps may be done.
     Running,
