@@ -41,9 +41,12 @@ const UNDER_WAY: usize = 10_000;
 /// What the publisher is told, in order.
 enum Told {
     Signal(Signal),
-    Reached(UnixMillis),
     End,
 }
+
+/// Says to which moment the view of everything that is followed reaches: whatever was written before was told. `None`
+/// where it reaches nowhere yet.
+pub type Reached = Box<dyn Fn() -> Option<UnixMillis> + Send>;
 
 /// Tells a publisher. Clones are cheap; none of its calls waits.
 #[derive(Debug, Clone)]
@@ -54,11 +57,6 @@ impl Teller {
     pub fn signal(&self, signal: Signal) {
         // The publisher ends last; what is told to one that has ended, another gate tells.
         let _ = self.0.send(Told::Signal(signal));
-    }
-
-    /// The view of everything that is followed reached to that moment, when all before was told.
-    pub fn reached(&self, as_of: UnixMillis) {
-        let _ = self.0.send(Told::Reached(as_of));
     }
 }
 
@@ -81,7 +79,8 @@ pub enum PublisherError {
 }
 
 impl Publisher {
-    /// Publishes on `topic` as the engine's gate. `instance` tells this process from others of the same gate.
+    /// Publishes on `topic` as the engine's gate. `instance` tells this process from others of the same gate; `reached`
+    /// says to which moment the view reaches.
     ///
     /// # Errors
     /// Settings that librdkafka refuses; no thread.
@@ -91,6 +90,7 @@ impl Publisher {
         engine: Arc<Engine>,
         instance: String,
         telemetry: Telemetry,
+        reached: Reached,
     ) -> Result<Self, PublisherError> {
         let producer = client(properties).create_with_context(Answers::default())?;
         let (sender, told) = mpsc::channel();
@@ -104,7 +104,8 @@ impl Publisher {
             waiting: VecDeque::new(),
             under_way: BTreeMap::new(),
             next: 0,
-            reached: VecDeque::new(),
+            reached,
+            views: VecDeque::new(),
             told_until: None,
             partitions: Partitions::default(),
             beaten: None,
@@ -182,8 +183,9 @@ struct Work {
     /// Sent and not answered.
     under_way: BTreeMap<u64, Signal>,
     next: u64,
+    reached: Reached,
     /// Moments that the view reached to, each with the number that the next signal had then.
-    reached: VecDeque<(u64, UnixMillis)>,
+    views: VecDeque<(u64, UnixMillis)>,
     /// The last of them before which everything was taken by the broker.
     told_until: Option<UnixMillis>,
     partitions: Partitions,
@@ -198,11 +200,14 @@ impl Work {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => Some(Told::End),
             };
+            // INVARIANT: asked before the rest is heard. What was taken in by that moment was told before it was said.
+            let as_of = (self.reached)();
             for told in first.into_iter().chain(told.try_iter()) {
                 if !self.hear(told) {
                     return self.end();
                 }
             }
+            as_of.into_iter().for_each(|as_of| self.note(as_of));
             self.turn();
             self.beat();
         }
@@ -216,12 +221,16 @@ impl Work {
                 self.waiting.push_back((self.next, signal));
                 self.next += 1;
             }
-            Told::Reached(as_of) => match self.reached.back_mut() {
-                Some((number, last)) if *number == self.next => *last = as_of,
-                _ => self.reached.push_back((self.next, as_of)),
-            },
         }
         true
+    }
+
+    /// Notes how far everything goes that was heard so far.
+    fn note(&mut self, as_of: UnixMillis) {
+        match self.views.back_mut() {
+            Some((number, last)) if *number == self.next => *last = as_of,
+            _ => self.views.push_back((self.next, as_of)),
+        }
     }
 
     /// Sends what waits, and looks what has become of what was sent.
@@ -254,11 +263,11 @@ impl Work {
         }
         let oldest =
             self.waiting.iter().map(|(number, _)| *number).chain(self.under_way.keys().copied()).min();
-        while let Some((number, as_of)) = self.reached.front().copied()
+        while let Some((number, as_of)) = self.views.front().copied()
             && oldest.is_none_or(|oldest| oldest >= number)
         {
             self.told_until = Some(as_of);
-            self.reached.pop_front();
+            self.views.pop_front();
         }
     }
 

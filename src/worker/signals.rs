@@ -76,7 +76,7 @@ pub enum Stop {
         about: Target,
         /// Why, as whoever revoked says.
         reason: Option<String>,
-        /// When it was written.
+        /// When a gate took it in.
         at: UnixMillis,
         /// The signal's id.
         signal: Digest,

@@ -3,10 +3,10 @@
 
 use super::{Event, Signal, signal_id};
 use crate::authorize::ids::{Coordinates, UnixMillis};
-use crate::authorize::standing::{Effect, Kind, Registered, Revocation, Status, Target};
+use crate::authorize::standing::{Effect, Kind, Revocation, Status, Target};
 
-/// The signals of a revocation that was taken in: one for each thing that it names. `place` and `event_at` are those of
-/// its record.
+/// The signals of a revocation that was taken in: one for each thing that it names. `place` is that of
+/// its record, `event_at` the moment.
 pub fn of_revocation(place: &Coordinates, event_at: UnixMillis, revocation: &Revocation) -> Vec<Signal> {
     let not_before = match revocation.effect {
         Effect::Revokes { not_before } => not_before,
@@ -26,16 +26,11 @@ pub fn of_revocation(place: &Coordinates, event_at: UnixMillis, revocation: &Rev
 }
 
 /// The signal of a workflow's new state, unless it runs.
-pub fn of_workflow(
-    place: &Coordinates,
-    event_at: UnixMillis,
-    id: &str,
-    registered: &Registered,
-) -> Option<Signal> {
-    (registered.status != Status::Running).then(|| Signal {
+pub fn of_workflow(place: &Coordinates, event_at: UnixMillis, id: &str, status: Status) -> Option<Signal> {
+    (status != Status::Running).then(|| Signal {
         id: signal_id(place, 0),
         about: Target { kind: Kind::Workflow, id: id.into() },
-        event: Event::Workflow(registered.status),
+        event: Event::Workflow(status),
         event_at,
         reason: None,
     })

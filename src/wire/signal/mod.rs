@@ -73,7 +73,7 @@ pub struct Signal {
     pub about: Target,
     /// What became of that.
     pub event: Event,
-    /// When the control record was written, as far as its topic says.
+    /// When the gate that signs took the control record in.
     pub event_at: UnixMillis,
     /// Why, for a person: at most 500 code points, none of them a control character.
     pub reason: Option<String>,

@@ -7,7 +7,7 @@ use super::*;
 use crate::authorize::ids::{Offset, Partition, Realm, Topic};
 use crate::authorize::jose::{KeySet, SigningKey};
 use crate::authorize::route::Gate;
-use crate::authorize::standing::{Authority, Effect, Kind, Registered, Revocation};
+use crate::authorize::standing::{Authority, Effect, Kind, Revocation};
 use crate::authorize::testing::{NOW_S, domain, key as signing_key, trust_with};
 
 const NOW: UnixMillis = UnixMillis(NOW_S * 1000);
@@ -220,17 +220,8 @@ fn a_control_record_gives_a_signal_for_each_thing_that_it_takes_rights_from() {
     revocation.effect = Effect::Enables { at: 5.0 };
     assert_eq!(of_revocation(&place, NOW, &revocation), []);
 
-    let workflow = |status| Registered {
-        kind: "order".into(),
-        status,
-        step: "pay".into(),
-        owner: "shop".into(),
-        allowed_steps: None,
-        version: 1,
-        updated_at: NOW,
-    };
     for status in Status::ALL {
-        let signal = of_workflow(&place, NOW, "order-9", &workflow(status));
+        let signal = of_workflow(&place, NOW, "order-9", status);
         let told = signal.map(|signal| (signal.about, signal.event));
         let expected = (named(Kind::Workflow, "order-9"), Event::Workflow(status));
         assert_eq!(told, (status != Status::Running).then_some(expected));

@@ -60,7 +60,15 @@ fn publisher(bootstrap: &str, topic: &Topic, instance: &str) -> Publisher {
     let gate = Gate { id: WorkloadId::parse(GATE).unwrap(), realm: realm(), key: key() };
     let telemetry = Telemetry::start(Settings::default()).unwrap();
     let engine = Arc::new(Engine::new(gate, 0));
-    Publisher::start(&properties, topic.clone(), engine, instance.to_owned(), telemetry).unwrap()
+    Publisher::start(
+        &properties,
+        topic.clone(),
+        engine,
+        instance.to_owned(),
+        telemetry,
+        Box::new(|| Some(now())),
+    )
+    .unwrap()
 }
 
 /// No test here asks.
@@ -113,7 +121,6 @@ fn what_gates_publish_ends_the_watch_of_the_work_that_it_concerns() {
     let bounds = Bounds { silence: Duration::from_secs(5), ..Bounds::default() };
     let signals = Signals::new(realm(), topic.clone(), trust(), bounds);
     let reader = Reader::start(&signals, &broker.client()).unwrap();
-    tell(&|teller| teller.reached(now()));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(signals.live());
 
@@ -130,7 +137,6 @@ fn what_gates_publish_ends_the_watch_of_the_work_that_it_concerns() {
     tell(&|teller| {
         teller.signal(signal(1, Kind::Workload, payer, forever));
         teller.signal(signal(2, Kind::Workflow, "order-2", Event::Workflow(Status::Cancelled)));
-        teller.reached(now());
     });
     let stop = runtime.block_on(revoked).unwrap();
     println!("from telling the publishers to the end of the watch: {:?}", told.elapsed());
