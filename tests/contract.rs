@@ -21,12 +21,12 @@ use countersign::authorize::route::{Gate, Route, TokenExpiry};
 use countersign::authorize::standing::Standing;
 use countersign::authorize::state::PartitionState;
 use countersign::authorize::trust::{Domain, Trust};
-use countersign::wire::audit::AuditCodec;
-use countersign::wire::outgoing::{Effects, PartitionCounts, effects};
+use countersign::wire::outgoing::{Codecs, Effects, PartitionCounts, effects};
 use serde_json::Value;
 use uuid::Uuid;
 
-const COUNTS: PartitionCounts = PartitionCounts { source: 4, destination: 4, denied: 4, audit: 4 };
+const COUNTS: PartitionCounts =
+    PartitionCounts { source: 4, destination: 4, denied: 4, audit: 4, challenges: 4 };
 const GATE: &str = "spiffe://example.org/gate/under-test";
 
 struct World {
@@ -35,7 +35,7 @@ struct World {
     now: UnixMillis,
     snapshot: Snapshot,
     engine: Engine,
-    codec: AuditCodec,
+    codecs: Codecs,
 }
 
 impl World {
@@ -65,7 +65,7 @@ impl World {
             realm,
             snapshot,
             engine: Engine::new(gate, 1000),
-            codec: AuditCodec::new().unwrap(),
+            codecs: Codecs::new().unwrap(),
             file,
         }
     }
@@ -78,7 +78,7 @@ impl World {
             source_partitions: COUNTS.source,
         };
         let step = self.engine.handle(route, record, &moment, Delivery::Open, state);
-        effects(&self.codec, route, record, step, COUNTS, state).unwrap()
+        effects(&self.codecs, route, record, step, COUNTS, state).unwrap()
     }
 
     fn route(&self, case: &Value) -> Route {
@@ -179,7 +179,7 @@ fn every_case_has_the_outcome_and_the_reason_of_the_contract() {
             let mut state = PartitionState::new(window_ms(&route));
             let effects = world.decide(&route, &record, &mut state);
             let audit =
-                world.codec.decode(effects.audit.as_ref().unwrap().value.as_deref().unwrap()).unwrap();
+                world.codecs.audit.decode(effects.audit.as_ref().unwrap().value.as_deref().unwrap()).unwrap();
             let found = (audit.outcome.as_str(), audit.reason.as_deref());
             let expected = (case["expect"]["outcome"].as_str().unwrap(), case["expect"]["reason"].as_str());
             if found != expected {
@@ -260,7 +260,7 @@ fn a_proof_is_good_once_in_its_partition_and_again_only_where_it_stood() {
     let mut state = PartitionState::new(window_ms(&route));
     let reason = |record: &Record, state: &mut PartitionState| {
         let effects = world.decide(&route, record, state);
-        world.codec.decode(effects.audit.as_ref().unwrap().value.as_deref().unwrap()).unwrap().reason
+        world.codecs.audit.decode(effects.audit.as_ref().unwrap().value.as_deref().unwrap()).unwrap().reason
     };
 
     state.begin();

@@ -2,6 +2,7 @@
 //! there, of which type. Limits: form alone; whether a claim is true is for `identity` and `provenance`. What goes wrong
 //! here is `context_malformed`, and the sentence names the member and the rule, never a value.
 
+mod grant;
 mod members;
 mod times;
 
@@ -18,6 +19,7 @@ use super::request::{Action, Resource, Workflow};
 use members::missing;
 use times::micros;
 
+pub use grant::{GrantClaims, Verdict};
 pub(in crate::authorize) use members::Members;
 pub use times::{Judged, Times};
 
@@ -424,28 +426,6 @@ impl Countersigned {
             _ => Ok(()),
         }
     }
-}
-
-/// Checks the form of a step-up grant (contract, section 7), which is all that is looked at in a header.
-///
-/// # Errors
-/// The first rule of form that it breaks.
-pub fn check_grant(payload: &[u8]) -> Result<(), Malformed> {
-    let mut claims = Members::read(payload)?;
-    for name in ["iss", "sub", "jti", "challenge", "digest"] {
-        claims.text(name)?;
-    }
-    claims.audience("aud")?;
-    claims.date("iat")?;
-    claims.times(true)?;
-    if !matches!(claims.text("decision")?.as_str(), "approve" | "refuse") {
-        return Err(Malformed("needs `decision` to be `approve` or `refuse`".to_owned()));
-    }
-    claims.optional_text("acr")?;
-    claims.optional_text("comment")?;
-    claims.optional_date("auth_time")?;
-    claims.optional_texts("amr")?;
-    Ok(())
 }
 
 const REQUEST_MEMBERS: [&str; 3] = ["action", "resource", "workflow"];

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::claims::{Countersigned, Identity, Malformed, ProofClaims, Transaction, check_grant};
+use super::claims::{Countersigned, GrantClaims, Identity, Malformed, ProofClaims, Transaction};
 use super::decision::{Denial, Reason};
 use super::ids::{Digest, TrustDomain, UnixMillis, WorkloadId};
 use super::jose::{Jws, TokenKind, token_hash};
@@ -19,8 +19,15 @@ pub struct Claimed<'r> {
     pub(super) sender: ClaimedSender<'r>,
     pub(super) transaction: Option<Presented<'r, Transaction>>,
     pub(super) countersignature: Option<Presented<'r, Countersigned>>,
-    /// The hash of a step-up grant, whose form was checked.
-    pub(super) grant: Option<Digest>,
+    pub(super) grant: Option<PresentedGrant<'r>>,
+}
+
+/// A step-up grant of the right form, verified only where a step-up applies.
+#[derive(Debug)]
+pub(super) struct PresentedGrant<'r> {
+    pub(super) claims: GrantClaims,
+    pub(super) jws: Jws<'r>,
+    pub(super) hash: Digest,
 }
 
 /// Who the record says has sent it.
@@ -208,8 +215,8 @@ impl<'r> Claimed<'r> {
             Some(token) => {
                 let kind = TokenKind::StepUpGrant;
                 let jws = parse(token, kind)?;
-                check_grant(jws.payload()).map_err(|e| malformed(kind, &e))?;
-                Some(token_hash(token))
+                let claims = GrantClaims::read(jws.payload()).map_err(|e| malformed(kind, &e))?;
+                Some(PresentedGrant { claims, jws, hash: token_hash(token) })
             }
             None => None,
         };
@@ -229,7 +236,7 @@ impl<'r> Claimed<'r> {
             (TokenKind::WorkloadIdentity | TokenKind::WorkloadProof, ClaimedSender::Unproven(_)) => None,
             (TokenKind::Transaction, _) => self.transaction.as_ref().map(|token| token.hash),
             (TokenKind::Countersignature, _) => self.countersignature.as_ref().map(|token| token.hash),
-            (TokenKind::StepUpGrant, _) => self.grant,
+            (TokenKind::StepUpGrant, _) => self.grant.as_ref().map(|grant| grant.hash),
         }
     }
 }

@@ -20,7 +20,7 @@ use super::traceparent::TraceParent;
 
 /// An audit record without its outcome.
 #[derive(Debug)]
-pub(super) struct Draft(AuditRecord);
+pub(super) struct Draft(pub(super) AuditRecord);
 
 impl Draft {
     /// What can be said of a record before anything is verified.
@@ -232,6 +232,9 @@ impl Draft {
                 self.0.reason = Some(denial.reason.as_str().to_owned());
                 self.0.detail = Some(denial.detail.clone());
             }
+            Decision::Hold => self.0.outcome = "hold".to_owned(),
+            Decision::Wait => self.0.outcome = "wait".to_owned(),
+            Decision::Answer => self.0.outcome = "answer".to_owned(),
         }
         self.0
     }

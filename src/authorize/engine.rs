@@ -10,15 +10,18 @@ use super::context::Claimed;
 use super::decision::{Denial, Permit, Reason};
 use super::draft::Draft;
 use super::identity::{self, Refused, Rules, TokenCache};
-use super::ids::{DecisionId, UnixMillis};
+use super::ids::{DecisionId, Topic, UnixMillis};
 use super::jose::TokenKind;
-use super::policy::{Allowed, Bundle, Entities, SubjectId};
+use super::policy::{Answer, Bundle, Entities, SubjectId};
 use super::provenance::{Chain, Forwarding, countersign};
 use super::record::{Header, Record};
 use super::request::Workflow;
 use super::route::{Gate, Route};
 use super::standing::{Found, Named, Parties, Standing, judge_workflow};
 use super::state::PartitionState;
+use super::step_up::settle::{Resumed, Settled, Settling};
+use super::step_up::taking::{self, Taking};
+use super::step_up::{Payload, Traces, Turn};
 use super::trust::Trust;
 
 /// What a gate knows at one moment: pinned for a whole batch, named in every audit record.
@@ -67,6 +70,8 @@ pub struct Step {
     pub audit: AuditRecord,
     /// How the outcome must be written.
     pub delivery: Delivery,
+    /// What it leaves behind in the holds topic and among the challenges.
+    pub traces: Traces,
 }
 
 /// What happens to a record.
@@ -76,6 +81,12 @@ pub enum Decision {
     Forward(Forward),
     /// It goes to the dead-letter topic.
     Deny(Denial),
+    /// It is held until a step-up is answered, or held on.
+    Hold,
+    /// It waits behind a held record of its key.
+    Wait,
+    /// An answer to a challenge was taken in.
+    Answer,
 }
 
 /// A forwarded record's headers, countersigned: made from a permit alone, so no path ends in a forward without one.
@@ -121,13 +132,70 @@ impl Engine {
     }
 
     /// Decides about one record of `route`. A proof that passed every check of identity is remembered in `state`,
-    /// whatever is decided after.
+    /// whatever is decided after. A record that is held already is not decided again: its hold stands.
     pub fn handle(
         &self,
         route: &Route,
         record: &Record,
         moment: &Moment<'_>,
         delivery: Delivery,
+        state: &mut PartitionState,
+    ) -> Step {
+        if let Some(entry) = state.holds.get(record.source.offset) {
+            let (decision, challenge) = entry.known(record);
+            let mut draft = Draft::new(&self.gate, route, record, moment);
+            draft.challenge(challenge);
+            let audit = draft.finish(&decision);
+            return Step { audit, decision, delivery, traces: Traces::default() };
+        }
+        self.step(route, record, moment, delivery, None, state)
+    }
+
+    /// Decides again about a held record, at this moment: keys, standing, policies and entities are those of now, *E* is
+    /// kept, and neither replay nor how long it waited is judged again. `None` where it is held no more, or where there is
+    /// nothing to decide.
+    pub fn resume(
+        &self,
+        route: &Route,
+        payload: &Payload,
+        turn: Turn,
+        moment: &Moment<'_>,
+        delivery: Delivery,
+        state: &mut PartitionState,
+    ) -> Option<Step> {
+        let resumed = Resumed::of(payload, turn, state)?;
+        Some(self.step(route, &payload.record, moment, delivery, Some(resumed), state))
+    }
+
+    /// The reminder of a held record's challenge that is due, if one is: nothing is decided.
+    pub fn remind(&self, payload: &Payload, now: UnixMillis, state: &mut PartitionState) -> Option<Traces> {
+        taking::remind(payload, now, state)
+    }
+
+    /// Takes in one answer from the answers of the source topic; `held` is the payload of the record that it names. It
+    /// never fails: whatever the answer is, there is an audit record, and at most one hold is changed.
+    pub fn answer(
+        &self,
+        route: &Route,
+        source: &Topic,
+        answer: &Record,
+        held: Option<&Payload>,
+        moment: &Moment<'_>,
+        state: &mut PartitionState,
+    ) -> Step {
+        let taking = Taking { gate: &self.gate, route, source, moment };
+        let (draft, traces) = taking.take(answer, held, state);
+        let decision = Decision::Answer;
+        Step { audit: draft.finish(&decision), decision, delivery: Delivery::Open, traces }
+    }
+
+    fn step(
+        &self,
+        route: &Route,
+        record: &Record,
+        moment: &Moment<'_>,
+        delivery: Delivery,
+        resumed: Option<Resumed<'_>>,
         state: &mut PartitionState,
     ) -> Step {
         let rules = Rules {
@@ -137,18 +205,24 @@ impl Engine {
             cache: &self.cache,
             now: moment.now,
             source_partitions: moment.source_partitions,
+            held: resumed.as_ref().map(Resumed::accepted),
         };
         let mut draft = Draft::new(&self.gate, route, record, moment);
-        let decided = self.decide(record, &rules, moment, state, &mut draft);
+        if let Some(accepted) = rules.held {
+            draft.accepted(accepted);
+        }
+        let mut settling = Settling::new(&self.gate, moment, resumed);
+        let decided = self.decide(record, &rules, moment, state, &mut draft, &mut settling);
         let decision = match (decided, &delivery) {
-            (Ok(forward), Delivery::Open) => Decision::Forward(forward),
+            (Ok(decision), Delivery::Open) => decision,
             (Ok(_), Delivery::Undeliverable(why) | Delivery::Bare(why)) => Decision::Deny(Denial::new(
                 Reason::Undeliverable,
                 format!("the destination cannot take the record: {why}"),
             )),
             (Err(denial), _) => Decision::Deny(denial),
         };
-        Step { audit: draft.finish(&decision), decision, delivery }
+        let traces = settling.conclude(&decision, record, &mut draft, state);
+        Step { audit: draft.finish(&decision), decision, delivery, traces }
     }
 
     fn decide(
@@ -158,7 +232,8 @@ impl Engine {
         moment: &Moment<'_>,
         state: &mut PartitionState,
         draft: &mut Draft,
-    ) -> Result<Forward, Denial> {
+        settling: &mut Settling<'_>,
+    ) -> Result<Decision, Denial> {
         let claimed = Claimed::read(record, rules.route, rules.cache)?;
         let verified = match identity::verify(record, &claimed, rules, &state.replay) {
             Ok(verified) => verified,
@@ -201,8 +276,16 @@ impl Engine {
             registered: registered.as_ref(),
             subject: subject.as_ref(),
         };
-        let allowed = ask(&case, moment, draft)?;
-        self.forward(record, &case, moment, Permit::from_allowed(allowed))
+        let answer = ask(&case, moment, draft)?;
+        match settling.settle(record, &case, &claimed, answer, state)? {
+            Settled::Allowed(allowed) => {
+                let permit = Permit::from_allowed(allowed);
+                draft.permitted(permit.policies());
+                self.forward(record, &case, moment, permit).map(Decision::Forward)
+            }
+            Settled::Hold => Ok(Decision::Hold),
+            Settled::Wait => Ok(Decision::Wait),
+        }
     }
 
     /// Signs what was decided, over the record as it is forwarded.
@@ -251,12 +334,12 @@ pub(super) fn stand(
 }
 
 /// Asks the policies, for the route's principal and for every party that must be allowed too.
-fn ask(case: &Case<'_>, moment: &Moment<'_>, draft: &mut Draft) -> Result<Allowed, Denial> {
+fn ask(case: &Case<'_>, moment: &Moment<'_>, draft: &mut Draft) -> Result<Answer, Denial> {
     let principals = case.principals()?;
     let snapshot = moment.snapshot;
     let mut answer = snapshot.policy.evaluate(&snapshot.entities, &case.facts(moment.now), &principals);
     draft.answer(&mut answer);
-    answer.verdict
+    Ok(answer)
 }
 
 const DECISION_ID: &str = "decision-id";

@@ -1,4 +1,5 @@
-//! What a gate remembers of one source partition: the proofs it has seen and the audit tree. It follows the
+//! What a gate remembers of one source partition: the proofs it has seen, the records it
+//! holds and the audit tree. It follows the
 //! transaction: changes are layered while a batch is open, kept when its commit succeeds, dropped when it aborts.
 //! Limits: what survives a restart lives in Kafka; this is its copy in memory.
 
@@ -6,12 +7,15 @@ use std::collections::VecDeque;
 
 use super::merkle::Range;
 use super::replay::Memory;
+use super::step_up::Holds;
 
 /// The state of one source partition.
 #[derive(Debug)]
 pub struct PartitionState {
     /// The proofs seen; layered on its own.
     pub replay: Memory,
+    /// The records held, and the grants spent; layered on its own.
+    pub holds: Holds,
     tree: Range,
     open: VecDeque<Range>,
 }
@@ -20,7 +24,8 @@ impl PartitionState {
     /// Nothing seen and nothing audited, with a replay window of so many milliseconds
     /// ([`super::replay::window_ms`]).
     pub fn new(window_ms: i64) -> Self {
-        Self { replay: Memory::new(window_ms), tree: Range::default(), open: VecDeque::new() }
+        let (replay, holds) = (Memory::new(window_ms), Holds::default());
+        Self { replay, holds, tree: Range::default(), open: VecDeque::new() }
     }
 
     /// Sets the audit tree of a partition that was just gained.
@@ -31,12 +36,14 @@ impl PartitionState {
     /// Opens a layer for a batch.
     pub fn begin(&mut self) {
         self.replay.begin();
+        self.holds.begin();
         self.open.push_back(self.tree().clone());
     }
 
     /// The commit of the oldest open batch succeeded: its layer is the state.
     pub fn commit(&mut self) {
         self.replay.merge_oldest();
+        self.holds.commit();
         if let Some(tree) = self.open.pop_front() {
             self.tree = tree;
         }
@@ -45,6 +52,7 @@ impl PartitionState {
     /// The open batches were aborted: none of them happened.
     pub fn abort(&mut self) {
         self.replay.drop_all_pending();
+        self.holds.abort();
         self.open.clear();
     }
 

@@ -274,6 +274,7 @@ impl World {
             cache: &self.cache,
             now: self.now,
             source_partitions: self.source_partitions,
+            held: None,
         }
     }
 

@@ -21,7 +21,7 @@ use crate::stream::deciding::{EngineDecider, Gatework};
 use crate::stream::gate::{Gate, GateError, GateSettings, StartError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::{GateStarted, TopicCreated, TopicWarned};
-use crate::wire::audit::{AuditCodec, AuditCodecError};
+use crate::wire::outgoing::{Codecs, EffectsError};
 
 /// Tokens that are kept once their signatures are verified, at most.
 const CACHED_TOKENS: usize = 100_000;
@@ -41,7 +41,7 @@ pub enum GateFailure {
     Topics(Vec<TopicProblem>),
     /// The audit schema does not parse: a broken build.
     #[error(transparent)]
-    Codec(#[from] AuditCodecError),
+    Codec(#[from] EffectsError),
     /// Files cannot be watched.
     #[error(transparent)]
     Watch(#[from] WatchError),
@@ -90,14 +90,14 @@ impl RunningGate {
         };
         let control =
             Arc::new(Control::load(sources, telemetry.clone(), now).map_err(GateFailure::Problems)?);
-        let codec = Arc::new(AuditCodec::new()?);
+        let codecs = Arc::new(Codecs::new()?);
         let Some(topics) = topics(&settings, telemetry, give_up)? else { return Ok(None) };
 
         let (realm, id) = (gate.realm.clone(), gate.id.clone());
         let work = Gatework {
             engine: Arc::new(Engine::new(gate, CACHED_TOKENS)),
             routes: Arc::new(by_source(&routes)),
-            codec,
+            codecs,
             snapshots: control.snapshots(),
             telemetry: telemetry.clone(),
         };

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Asked, Outgoing};
-use crate::authorize::claims::{Countersigned, Identity, Malformed, Transaction, check_grant};
+use crate::authorize::claims::{Countersigned, GrantClaims, Identity, Malformed, Transaction};
 use crate::authorize::digests;
 use crate::authorize::ids::{Digest, Realm, UnixMillis, WorkloadId};
 use crate::authorize::jose::{Jws, JwsError, PublicKey, SignError, SigningKey, TokenKind, token_hash};
@@ -308,7 +308,7 @@ fn check_moment(me: &Inner, tokens: &Tokens<'_>, now: UnixMillis) -> Result<(), 
         }
     }
     if let Some(token) = tokens.step_up_grant {
-        read(token, TokenKind::StepUpGrant, check_grant)?;
+        read(token, TokenKind::StepUpGrant, GrantClaims::read)?;
     }
     Ok(())
 }

@@ -298,6 +298,7 @@ fn a_gate_takes_what_is_signed_here() {
             cache: &cache,
             now: NOW,
             source_partitions: 4,
+            held: None,
         };
         let claimed = Claimed::read(record, &route, &cache).unwrap();
         verify(record, &claimed, &rules, &Memory::new(window_ms(&route)))

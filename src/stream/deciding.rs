@@ -8,19 +8,19 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use uuid::Uuid;
 
-use super::decider::{DecideError, Decider, Input, PartitionCounts as Counted, Remembered, ReplayBatch};
+use super::decider::{DecideError, Decider, Delivery, Input, PartitionCounts as Counted};
 use crate::authorize::decision::Reason;
-use crate::authorize::engine::{Decision, Engine, Moment, Snapshot};
-use crate::authorize::ids::{Coordinates, DecisionId, Digest, Topic, UnixMillis};
-use crate::authorize::merkle::Range;
+use crate::authorize::engine::{Decision, Engine, Moment, Snapshot, Step};
+use crate::authorize::ids::{Coordinates, DecisionId, Topic, UnixMillis};
+use crate::authorize::record::Record;
 use crate::authorize::route::Route;
 use crate::authorize::state::PartitionState;
+use crate::authorize::step_up::{Payload, Turn};
 use crate::authorize::traceparent::TraceParent;
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::{ClockAhead, Decided, TokenCacheUsed};
-use crate::wire::audit::AuditCodec;
-use crate::wire::outgoing::{Effects, PartitionCounts, effects};
-use crate::wire::replay;
+use crate::wire::holds;
+use crate::wire::outgoing::{Codecs, Effects, PartitionCounts, effects, undecided};
 
 /// The newest snapshot of everything a gate watches: whoever watches publishes, each batch pins.
 pub type Snapshots = Arc<ArcSwap<Snapshot>>;
@@ -32,8 +32,8 @@ pub struct Gatework {
     pub engine: Arc<Engine>,
     /// The route of each source topic.
     pub routes: Arc<HashMap<Topic, Arc<Route>>>,
-    /// How audit records become bytes.
-    pub codec: Arc<AuditCodec>,
+    /// How audit records and challenges become bytes.
+    pub codecs: Arc<Codecs>,
     /// What the gate knows.
     pub snapshots: Snapshots,
     /// Where decisions are shown.
@@ -56,6 +56,26 @@ struct Batch {
     ahead: Option<(Coordinates, i64)>,
 }
 
+/// How a record was decided.
+#[derive(Debug)]
+struct Outcome {
+    name: &'static str,
+    denied: Option<Reason>,
+}
+
+impl Outcome {
+    fn of(step: &Step) -> Self {
+        let (name, denied) = match &step.decision {
+            Decision::Forward(_) => ("forward", None),
+            Decision::Deny(denial) => ("deny", Some(denial.reason)),
+            Decision::Hold => ("hold", None),
+            Decision::Wait => ("wait", None),
+            Decision::Answer => ("answer", None),
+        };
+        Self { name, denied }
+    }
+}
+
 /// A decision that is not yet committed.
 #[derive(Debug)]
 struct Shown {
@@ -63,7 +83,7 @@ struct Shown {
     source: Coordinates,
     parent: Option<TraceParent>,
     id: DecisionId,
-    denied: Option<Reason>,
+    outcome: Outcome,
     started: SystemTime,
     took: Duration,
 }
@@ -72,6 +92,113 @@ impl EngineDecider {
     /// A decider over what the gate's lanes share.
     pub fn new(work: Gatework) -> Self {
         Self { work, batch: None }
+    }
+}
+
+impl Gatework {
+    /// The route that takes the answers of that topic, and the source topic whose answers they are.
+    fn answered(&self, answers: &Topic) -> Result<(&Arc<Route>, &Topic), DecideError> {
+        let found = self.routes.iter().find_map(|(source, route)| {
+            let holding = route.holding.as_ref()?;
+            (holding.answers.get(source)? == answers).then_some((route, source))
+        });
+        found.ok_or_else(|| DecideError(format!("no route takes answers of `{answers}`")))
+    }
+}
+
+/// The held record in a record of the holds topic.
+fn payload(kept: &Record) -> Result<Payload, DecideError> {
+    let value =
+        kept.value.as_deref().ok_or_else(|| DecideError(format!("the payload {} is gone", kept.source)))?;
+    holds::decode_payload(value)
+        .map_err(|error| DecideError(format!("the payload {} cannot be read: {error}", kept.source)))
+}
+
+impl Batch {
+    /// One decision about the record at `about`, and its bytes.
+    fn step(
+        &mut self,
+        work: &Gatework,
+        route: &Arc<Route>,
+        about: &Record,
+        counts: &dyn Counted,
+        state: &mut PartitionState,
+        decide: impl FnOnce(&Moment<'_>, &mut PartitionState) -> Step,
+    ) -> Result<Effects, DecideError> {
+        let made =
+            self.maybe(work, route, about, counts, state, |moment, state| Some(decide(moment, state)))?;
+        made.ok_or_else(|| DecideError("nothing was decided".to_owned()))
+    }
+
+    /// The turn of a held record: a decision, a reminder, or nothing.
+    fn again(
+        &mut self,
+        work: &Gatework,
+        route: &Arc<Route>,
+        payload: &Payload,
+        (turn, delivery): (Turn, &Delivery),
+        counts: &dyn Counted,
+        state: &mut PartitionState,
+    ) -> Result<Effects, DecideError> {
+        let source = &payload.record.source;
+        if turn != Turn::Remind {
+            let resume = |moment: &Moment<'_>, state: &mut PartitionState| {
+                work.engine.resume(route, payload, turn, moment, delivery.clone(), state)
+            };
+            if let Some(made) = self.maybe(work, route, &payload.record, counts, state, resume)? {
+                return Ok(made);
+            }
+        }
+        let reminder = match turn {
+            Turn::Remind => work.engine.remind(payload, self.now, state),
+            Turn::Decide | Turn::TimedOut => None,
+        };
+        undecided(&work.codecs, route, source, reminder.unwrap_or_default(), counted(route, source, counts))
+            .map_err(|error| DecideError(error.to_string()))
+    }
+
+    fn maybe(
+        &mut self,
+        work: &Gatework,
+        route: &Arc<Route>,
+        about: &Record,
+        counts: &dyn Counted,
+        state: &mut PartitionState,
+        decide: impl FnOnce(&Moment<'_>, &mut PartitionState) -> Option<Step>,
+    ) -> Result<Option<Effects>, DecideError> {
+        let (started, clock) = (SystemTime::now(), Instant::now());
+        let id = DecisionId(Uuid::now_v7());
+        let source_partitions = counts.of(&about.source.topic);
+        let moment = Moment { now: self.now, id, snapshot: &self.snapshot, source_partitions };
+        let Some(step) = decide(&moment, state) else { return Ok(None) };
+        let ahead_ms = step.audit.accepted.saturating_sub(self.now.0);
+        if ahead_ms > i64::from(route.skew_s) * 1000 {
+            self.ahead.get_or_insert_with(|| (about.source.clone(), ahead_ms));
+        }
+        let outcome = Outcome::of(&step);
+        let counts = counted(route, &about.source, counts);
+        let effects = effects(&work.codecs, route, about, step, counts, state)
+            .map_err(|error| DecideError(error.to_string()))?;
+        self.decided.push(Shown {
+            route: route.clone(),
+            source: about.source.clone(),
+            parent: TraceParent::of(about),
+            id,
+            outcome,
+            started,
+            took: clock.elapsed(),
+        });
+        Ok(Some(effects))
+    }
+}
+
+fn counted(route: &Route, source: &Coordinates, counts: &dyn Counted) -> PartitionCounts {
+    PartitionCounts {
+        source: counts.of(&source.topic),
+        destination: counts.of(&route.to),
+        denied: counts.of(&route.denied),
+        audit: counts.of(&route.audit),
+        challenges: route.holding.as_ref().map_or(1, |holding| counts.of(&holding.challenges)),
     }
 }
 
@@ -89,46 +216,42 @@ impl Decider for EngineDecider {
         counts: &dyn Counted,
         state: &mut PartitionState,
     ) -> Result<Effects, DecideError> {
-        let Input::Record(record, delivery) = input else {
-            return Err(DecideError("nothing is held".to_owned()));
-        };
         let batch = self.batch.as_mut().ok_or_else(|| DecideError("no batch is open".to_owned()))?;
-        let route = self
-            .work
-            .routes
-            .get(&record.source.topic)
-            .ok_or_else(|| DecideError(format!("no route reads `{}`", record.source.topic)))?;
-        let (started, clock) = (SystemTime::now(), Instant::now());
-        let id = DecisionId(Uuid::now_v7());
-        let source = counts.of(&record.source.topic);
-        let moment = Moment { now: batch.now, id, snapshot: &batch.snapshot, source_partitions: source };
-        let step = self.work.engine.handle(route, record, &moment, delivery.clone(), state);
-        let ahead_ms = step.audit.accepted.saturating_sub(batch.now.0);
-        if ahead_ms > i64::from(route.skew_s) * 1000 {
-            batch.ahead.get_or_insert_with(|| (record.source.clone(), ahead_ms));
+        match input {
+            Input::Record(record, delivery) => {
+                let route = self
+                    .work
+                    .routes
+                    .get(&record.source.topic)
+                    .ok_or_else(|| DecideError(format!("no route reads `{}`", record.source.topic)))?;
+                let decide = |moment: &Moment<'_>, state: &mut PartitionState| {
+                    self.work.engine.handle(route, record, moment, delivery.clone(), state)
+                };
+                batch.step(&self.work, route, record, counts, state, decide)
+            }
+            Input::Answer(answer, held) => {
+                let (route, source) = self.work.answered(&answer.source.topic)?;
+                let held = held.map(payload).transpose()?;
+                let about = Record {
+                    source: Coordinates { topic: source.clone(), ..answer.source.clone() },
+                    ..answer.clone()
+                };
+                let decide = |moment: &Moment<'_>, state: &mut PartitionState| {
+                    self.work.engine.answer(route, source, answer, held.as_ref(), moment, state)
+                };
+                batch.step(&self.work, route, &about, counts, state, decide)
+            }
+            Input::Held(kept, turn, delivery) => {
+                let payload = payload(kept)?;
+                let source = &payload.record.source;
+                let route = self
+                    .work
+                    .routes
+                    .get(&source.topic)
+                    .ok_or_else(|| DecideError(format!("no route reads `{}`", source.topic)))?;
+                batch.again(&self.work, route, &payload, (turn, delivery), counts, state)
+            }
         }
-        let denied = match &step.decision {
-            Decision::Forward(_) => None,
-            Decision::Deny(denial) => Some(denial.reason),
-        };
-        let counts = PartitionCounts {
-            source,
-            destination: counts.of(&route.to),
-            denied: counts.of(&route.denied),
-            audit: counts.of(&route.audit),
-        };
-        let effects = effects(&self.work.codec, route, record, step, counts, state)
-            .map_err(|error| DecideError(format!("the audit record cannot be written: {error}")))?;
-        batch.decided.push(Shown {
-            route: route.clone(),
-            source: record.source.clone(),
-            parent: TraceParent::of(record),
-            id,
-            denied,
-            started,
-            took: clock.elapsed(),
-        });
-        Ok(effects)
     }
 
     fn committed(&mut self) {
@@ -143,7 +266,8 @@ impl Decider for EngineDecider {
                 source: &shown.source,
                 parent: shown.parent,
                 id: shown.id,
-                denied: shown.denied,
+                outcome: shown.outcome.name,
+                denied: shown.outcome.denied,
                 started: shown.started,
                 took: shown.took,
             }
@@ -155,56 +279,5 @@ impl Decider for EngineDecider {
 
     fn aborted(&mut self) {
         self.batch = None;
-    }
-}
-
-impl Remembered for PartitionState {
-    fn fresh(window: Duration) -> Self {
-        Self::new(i64::try_from(window.as_millis()).unwrap_or(i64::MAX))
-    }
-
-    fn begin(&mut self) {
-        Self::begin(self);
-    }
-
-    fn commit(&mut self) {
-        Self::commit(self);
-    }
-
-    fn abort(&mut self) {
-        Self::abort(self);
-    }
-
-    fn replay_batch(&self) -> Option<ReplayBatch> {
-        let staged = self.replay.staged();
-        let oldest = staged.iter().map(|entry| entry.accepted).min()?;
-        let newest = staged.iter().map(|entry| entry.accepted).max()?;
-        Some(ReplayBatch { value: replay::encode(staged), oldest, newest })
-    }
-
-    fn load(&mut self, value: &[u8]) -> Result<UnixMillis, DecideError> {
-        let entries = replay::decode(value).map_err(|error| DecideError(error.to_string()))?;
-        let newest = entries.iter().map(|entry| entry.accepted).max().unwrap_or(UnixMillis(i64::MIN));
-        self.replay.restore(entries);
-        Ok(newest)
-    }
-
-    fn forget(&mut self, before: UnixMillis) {
-        self.replay.forget(before);
-    }
-
-    fn remembered(&self) -> usize {
-        self.replay.len()
-    }
-
-    fn tree(&self) -> (u64, Vec<Digest>) {
-        let tree = Self::tree(self);
-        (tree.size(), tree.peaks().to_vec())
-    }
-
-    fn restore_tree(&mut self, size: u64, peaks: Vec<Digest>) -> Result<(), DecideError> {
-        let tree = Range::restore(size, peaks).map_err(|error| DecideError(error.to_string()))?;
-        Self::restore_tree(self, tree);
-        Ok(())
     }
 }

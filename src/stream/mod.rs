@@ -19,6 +19,9 @@ pub mod log;
 #[cfg(test)]
 mod memory;
 mod orphans;
+mod remembering;
 mod restore;
+#[cfg(test)]
+mod step_up_tests;
 #[cfg(test)]
 mod tests;

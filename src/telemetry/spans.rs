@@ -31,7 +31,7 @@ impl Spans {
             KeyValue::new("messaging.destination.partition.id", source.partition.to_string()),
             KeyValue::new("messaging.kafka.offset", source.offset.0),
             KeyValue::new("countersign.route", decided.route.to_owned()),
-            KeyValue::new("countersign.outcome", decided.outcome()),
+            KeyValue::new("countersign.outcome", decided.outcome),
             KeyValue::new("countersign.decision.id", decided.id.to_string()),
         ];
         if let Some(reason) = decided.denied {

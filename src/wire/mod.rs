@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod challenge;
+pub mod holds;
 pub mod outgoing;
 pub mod redact;
 pub mod replay;

@@ -5,14 +5,17 @@
 use bytes::Bytes;
 
 use super::audit::{AuditCodec, AuditCodecError};
+use super::challenge::{ChallengeCodec, ChallengeCodecError};
+use super::holds::{self, HoldFormatError};
 use super::redact::{redact, token_header};
 use crate::authorize::decision::Denial;
 use crate::authorize::engine::{Decision, Delivery, Forward, Step};
-use crate::authorize::ids::{Offset, Partition, Topic, UnixMillis};
+use crate::authorize::ids::{Coordinates, Offset, Partition, Topic, UnixMillis};
 use crate::authorize::jose::sha256;
 use crate::authorize::record::{Header, Record};
-use crate::authorize::route::{Compatibility, Route};
+use crate::authorize::route::{Compatibility, Partitioner, Route};
 use crate::authorize::state::PartitionState;
+use crate::authorize::step_up::{Keep, Traces};
 
 /// A record to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,23 +67,59 @@ pub struct PartitionCounts {
     pub denied: i32,
     /// Of the audit topic.
     pub audit: i32,
+    /// Of the challenges topic.
+    pub challenges: i32,
 }
 
-/// The bytes of a step. The audit record takes the next leaf of the partition's tree here, so that every leaf is the
-/// bytes that were written.
+/// Why a step could not become bytes.
+#[derive(Debug, thiserror::Error)]
+pub enum EffectsError {
+    /// Its audit record.
+    #[error("the audit record cannot be written: {0}")]
+    Audit(#[from] AuditCodecError),
+    /// A challenge.
+    #[error("the challenge cannot be written: {0}")]
+    Challenge(#[from] ChallengeCodecError),
+    /// A record of the holds topic.
+    #[error("the hold cannot be written: {0}")]
+    Hold(#[from] HoldFormatError),
+    /// A route that does not hold has nothing to keep.
+    #[error("route `{0}` does not hold records of `{1}`")]
+    NoHolding(String, Topic),
+}
+
+/// How audit records and challenges become bytes; made once and kept.
+#[derive(Debug)]
+pub struct Codecs {
+    /// Of audit records.
+    pub audit: AuditCodec,
+    /// Of challenges.
+    pub challenge: ChallengeCodec,
+}
+
+impl Codecs {
+    /// The codecs of the published schemas.
+    pub fn new() -> Result<Self, EffectsError> {
+        Ok(Self { audit: AuditCodec::new()?, challenge: ChallengeCodec::new()? })
+    }
+}
+
+/// The bytes of a step about the record at `source`: the record itself, or the one that an answer is about. The audit
+/// record takes the next leaf of the partition's tree here, so that every leaf is the bytes that were written.
 pub fn effects(
-    codec: &AuditCodec,
+    codecs: &Codecs,
     route: &Route,
     record: &Record,
     step: Step,
     counts: PartitionCounts,
     state: &mut PartitionState,
-) -> Result<Effects, AuditCodecError> {
-    let Step { decision, mut audit, delivery } = step;
+) -> Result<Effects, EffectsError> {
+    let Step { decision, mut audit, delivery, traces } = step;
     audit.leaf_index = i64::try_from(state.next_leaf()).unwrap_or(i64::MAX);
-    let bytes = codec.encode(&audit)?;
+    let bytes = codecs.audit.encode(&audit)?;
+    let (kept, told) = left(codecs, route, &record.source, traces, counts)?;
     let outcome = match decision {
-        Decision::Forward(forward) => forwarded(route, record, forward, counts),
+        Decision::Forward(forward) => Some(forwarded(route, record, forward, counts)),
         Decision::Deny(denial) => {
             let about = About {
                 denial: &denial,
@@ -89,8 +128,9 @@ pub fn effects(
                 decision_id: &audit.decision_id,
                 decided: UnixMillis(audit.decided),
             };
-            dead_letter(route, record, about, &delivery, counts)
+            Some(dead_letter(route, record, about, &delivery, counts))
         }
+        Decision::Hold | Decision::Wait | Decision::Answer => None,
     };
     state.append_leaf(&bytes);
     let audit = Outgoing {
@@ -101,7 +141,65 @@ pub fn effects(
         value: Some(Bytes::from(bytes)),
         headers: Vec::new(),
     };
-    Ok(Effects { outcome: Some(outcome), kept: Vec::new(), told: Vec::new(), audit: Some(audit) })
+    Ok(Effects { outcome, kept, told, audit: Some(audit) })
+}
+
+/// The bytes of what is left behind where nothing was decided: a reminder, or nothing at all.
+pub fn undecided(
+    codecs: &Codecs,
+    route: &Route,
+    source: &Coordinates,
+    traces: Traces,
+    counts: PartitionCounts,
+) -> Result<Effects, EffectsError> {
+    let (kept, told) = left(codecs, route, source, traces, counts)?;
+    Ok(Effects { outcome: None, kept, told, audit: None })
+}
+
+/// What the holds topic and the challenges topic get.
+fn left(
+    codecs: &Codecs,
+    route: &Route,
+    source: &Coordinates,
+    traces: Traces,
+    counts: PartitionCounts,
+) -> Result<(Vec<Kept>, Vec<Outgoing>), EffectsError> {
+    let Traces { kept, told } = traces;
+    if kept.is_empty() && told.is_empty() {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let nowhere = || EffectsError::NoHolding(route.name.clone(), source.topic.clone());
+    let holding = route.holding.as_ref().ok_or_else(nowhere)?;
+    let holds = holding.holds.get(&source.topic).ok_or_else(nowhere)?;
+    let kept = kept.into_iter().map(|keep| {
+        let (key, value) = holds::encode(&keep, source.partition)?;
+        let payload_of = match keep {
+            Keep::Payload(of, Some(_)) => Some(of),
+            _ => None,
+        };
+        let record = Outgoing {
+            topic: holds.clone(),
+            partition: source.partition,
+            timestamp: None,
+            key: Some(key),
+            value,
+            headers: Vec::new(),
+        };
+        Ok(Kept { record, payload_of })
+    });
+    let kept = kept.collect::<Result<_, EffectsError>>()?;
+    let told = told.into_iter().map(|challenge| {
+        let key = Bytes::from(challenge.id.clone());
+        Ok(Outgoing {
+            topic: holding.challenges.clone(),
+            partition: Partition(Partitioner::Murmur2.partition(&key, counts.challenges)),
+            timestamp: None,
+            value: Some(Bytes::from(codecs.challenge.encode(&challenge)?)),
+            key: Some(key),
+            headers: Vec::new(),
+        })
+    });
+    Ok((kept, told.collect::<Result<_, EffectsError>>()?))
 }
 
 fn forwarded(route: &Route, record: &Record, forward: Forward, counts: PartitionCounts) -> Outgoing {
@@ -264,13 +362,13 @@ fn compatible(set: Compatibility, record: &Record, about: &About<'_>) -> Vec<Hea
 mod tests {
     use super::*;
     use crate::authorize::decision::Reason;
-    use crate::authorize::ids::{Coordinates, Offset};
     use crate::authorize::record::TimestampType;
     use crate::authorize::testing::route as plain;
     use crate::wire::audit::tests::full;
 
     const TOKEN: &str = "eyJhIjoxfQ.eyJiIjoyfQ.c2lnbmF0dXJl";
-    const COUNTS: PartitionCounts = PartitionCounts { source: 8, destination: 8, denied: 8, audit: 3 };
+    const COUNTS: PartitionCounts =
+        PartitionCounts { source: 8, destination: 8, denied: 8, audit: 3, challenges: 1 };
 
     fn record(headers: Vec<Header>) -> Record {
         Record {
@@ -292,8 +390,9 @@ mod tests {
             decision: Decision::Deny(Denial::new(Reason::Forbidden, "a policy forbids it")),
             audit: full(),
             delivery,
+            traces: Traces::default(),
         };
-        let codec = AuditCodec::new().unwrap();
+        let codec = Codecs::new().unwrap();
         effects(&codec, route, record, step, counts, &mut PartitionState::new(360_000)).unwrap()
     }
 
@@ -363,15 +462,16 @@ mod tests {
 
     #[test]
     fn each_audit_record_takes_the_next_leaf_of_the_tree() {
-        let codec = AuditCodec::new().unwrap();
+        let codec = Codecs::new().unwrap();
         let mut state = PartitionState::new(360_000);
         let record = record(Vec::new());
         for leaf in 0..5 {
             let denial = Denial::new(Reason::Forbidden, "no");
-            let step = Step { decision: Decision::Deny(denial), audit: full(), delivery: Delivery::Open };
+            let (decision, delivery) = (Decision::Deny(denial), Delivery::Open);
+            let step = Step { decision, audit: full(), delivery, traces: Traces::default() };
             let effects = effects(&codec, &plain(), &record, step, COUNTS, &mut state).unwrap();
             let bytes = effects.audit.unwrap().value.unwrap();
-            assert_eq!(codec.decode(&bytes).unwrap().leaf_index, leaf);
+            assert_eq!(codec.audit.decode(&bytes).unwrap().leaf_index, leaf);
         }
         assert_eq!(state.tree().size(), 5);
     }

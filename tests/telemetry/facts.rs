@@ -31,6 +31,7 @@ pub fn decided<'a>(
         source,
         parent,
         id: DecisionId("01980000-0000-7000-8000-000000000001".parse().unwrap()),
+        outcome: if denied.is_some() { "deny" } else { "forward" },
         denied,
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         took: Duration::from_micros(250),

@@ -68,6 +68,7 @@ impl Caller {
             cache: engine.cache(),
             now,
             source_partitions: 1,
+            held: None,
         };
         let claimed = Claimed::read_request(tokens, route, now, engine.cache())?;
         let verified =

@@ -8,6 +8,7 @@ use cedar_policy::Effect;
 
 use super::answer::StepUp;
 use crate::authorize::limits::{MAX_APPROVALS, MAX_STEP_UP_S};
+use crate::authorize::step_up::sentence;
 
 /// What the annotations of one policy say.
 #[derive(Debug, Clone, Default)]
@@ -24,10 +25,16 @@ pub(super) struct Mistake {
     pub(super) help: &'static str,
 }
 
-const OURS: [&str; 7] = ["id", "step_up", "approvals", "hold", "grant", "message", "reason"];
-const OF_STEP_UP: [&str; 4] = ["approvals", "hold", "grant", "message"];
+const OURS: [&str; 9] =
+    ["id", "step_up", "approvals", "hold", "grant", "message", "acr", "max_age", "reason"];
+const OF_STEP_UP: [&str; 6] = ["approvals", "hold", "grant", "message", "acr", "max_age"];
 const HELP_LIFE: &str =
     "write a whole number and one of `s`, `m`, `h` and `d`, such as `30m`; at most 30 days";
+
+const HELP_FIELDS: &str = "a field is `{sender}`, `{subject}`, `{route}`, `{transaction.id}`, `{action.name}`, `{resource.type}`, \
+     `{resource.id}`, `{workflow.id}`, `{workflow.type}`, `{workflow.step}`, `{workflow.state}`, `{value.<path>}`, \
+     `{action.properties.<path>}` or `{resource.properties.<path>}`; `{{` and `}}` are braces";
+const HELP_ACR: &str = "at most 512 characters, as in `acr_values` of OpenID Connect";
 
 /// Whether `text` can be a policy id or the name of a step-up: `[A-Za-z0-9._-]+`, at most 128.
 pub(super) fn is_name(text: &str) -> bool {
@@ -100,7 +107,7 @@ pub(super) fn read(id: &str, effect: Effect, annotations: &BTreeMap<&str, &str>)
         }
         seconds
     };
-    let (hold_s, grant_s) = (life("hold"), life("grant"));
+    let (hold_s, grant_s, max_age_s) = (life("hold"), life("grant"), life("max_age"));
     let message = annotations.get("message").map(|text| (*text).to_owned());
     if message.as_deref().is_some_and(|text| !is_sentence(text)) {
         mistake(
@@ -109,9 +116,24 @@ pub(super) fn read(id: &str, effect: Effect, annotations: &BTreeMap<&str, &str>)
             "control characters are refused",
         );
     }
+    if let Some(Err(problem)) = message.as_deref().map(sentence::check) {
+        mistake("message", problem, HELP_FIELDS);
+    }
+    let acr_values = annotations.get("acr").map(|text| (*text).to_owned());
+    if acr_values.as_deref().is_some_and(|text| !is_sentence(text)) {
+        mistake("acr", "`@acr` must hold values of `acr`, separated by spaces".to_owned(), HELP_ACR);
+    }
     let approvals = approvals.and_then(|(_, n)| n.ok()).unwrap_or(1);
-    let step_up =
-        StepUp { name: name.to_owned(), policy: id.to_owned(), message, approvals, hold_s, grant_s };
+    let step_up = StepUp {
+        name: name.to_owned(),
+        policy: id.to_owned(),
+        message,
+        approvals,
+        hold_s,
+        grant_s,
+        acr_values,
+        max_age_s,
+    };
     (Meta { reason, step_up: Some(step_up) }, mistakes)
 }
 
@@ -156,7 +178,9 @@ mod tests {
             ("approvals", "2"),
             ("hold", "30m"),
             ("grant", "90s"),
-            ("message", "more than 10,000"),
+            ("message", "pay {value.amount}?"),
+            ("acr", "phr phrh"),
+            ("max_age", "5m"),
             ("owner", "team-a"),
         ];
         let (meta, mistakes) = read("big", Effect::Forbid, &annotations.into_iter().collect());
@@ -167,6 +191,7 @@ mod tests {
             ("manager", "big", 2)
         );
         assert_eq!((step_up.hold_s, step_up.grant_s), (Some(1800), Some(90)));
+        assert_eq!((step_up.acr_values.as_deref(), step_up.max_age_s), (Some("phr phrh"), Some(300)));
     }
 
     #[test]
@@ -185,6 +210,12 @@ mod tests {
             assert_eq!(mistakes(Effect::Forbid, &[("step_up", "x"), ("hold", bad)]), ["hold"], "{bad}");
         }
         assert_eq!(mistakes(Effect::Forbid, &[("approvals", "2"), ("grant", "1m")]), ["approvals", "grant"]);
+        for bad in ["{", "{nobody}", "{value}"] {
+            assert_eq!(mistakes(Effect::Forbid, &[("step_up", "x"), ("message", bad)]), ["message"], "{bad}");
+        }
+        assert_eq!(mistakes(Effect::Forbid, &[("step_up", "x"), ("max_age", "1w")]), ["max_age"]);
+        assert_eq!(mistakes(Effect::Forbid, &[("step_up", "x"), ("acr", "")]), ["acr"]);
+        assert_eq!(mistakes(Effect::Permit, &[("acr", "phr")]), ["acr"]);
         assert_eq!(mistakes(Effect::Forbid, &[("stepup", "x")]), ["stepup"]);
         assert_eq!(mistakes(Effect::Permit, &[("Reason", "x")]), ["Reason"]);
         assert_eq!(mistakes(Effect::Permit, &[("reason", "a\nb")]), ["reason"]);

@@ -2,6 +2,7 @@
 //! Limits: an [`Allowed`] is made by evaluation alone, so holding one is proof that policies allowed.
 
 use crate::authorize::decision::Denial;
+use crate::authorize::step_up::Discharged;
 
 /// Proof that every principal asked about was allowed; carries the ids of the permits that allowed them, sorted.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,12 +22,44 @@ impl Allowed {
     }
 }
 
+/// Proof that every principal asked about would be allowed, once the step-ups that apply are discharged.
+#[derive(Debug)]
+pub struct Conditional {
+    allowed: Allowed,
+    step_ups: Vec<StepUp>,
+}
+
+impl Conditional {
+    // INVARIANT: called by evaluation alone, once every principal was allowed without an error but for these step-ups.
+    pub(super) fn on(allowed: Allowed, step_ups: Vec<StepUp>) -> Self {
+        Self { allowed, step_ups }
+    }
+
+    /// The step-ups that apply, sorted by policy id.
+    pub fn step_ups(&self) -> &[StepUp] {
+        &self.step_ups
+    }
+
+    /// The permit, where valid answers discharge every step-up that applies.
+    ///
+    /// # Errors
+    /// Itself, where one of them is not discharged, or not by as many as it asks for.
+    pub fn discharge(self, by: &Discharged) -> Result<Allowed, Self> {
+        match self.step_ups.iter().all(|step_up| by.covers(&step_up.name, step_up.approvals)) {
+            true => Ok(self.allowed),
+            false => Err(self),
+        }
+    }
+}
+
 /// What the policies say about one request.
 #[derive(Debug)]
 pub struct Answer {
     /// Allowed, or the reason why not: `request_invalid`, `policy_error`, `forbidden`, `not_permitted` or
     /// `step_up_required`.
     pub verdict: Result<Allowed, Denial>,
+    /// Where the verdict is `step_up_required`: what would be allowed if the step-ups were discharged.
+    pub conditional: Option<Conditional>,
     /// The ids of the policies that determined the verdict, sorted.
     pub determining: Vec<String>,
     /// The policies that erred, sorted by id, each with what went wrong.
@@ -55,4 +88,8 @@ pub struct StepUp {
     pub hold_s: Option<u32>,
     /// `@grant`: how long a grant is good, in seconds.
     pub grant_s: Option<u32>,
+    /// `@acr`: how strong a login would do, values of `acr` separated by spaces, the best first (RFC 9470).
+    pub acr_values: Option<String>,
+    /// `@max_age`: how old a login may be, in seconds (RFC 9470).
+    pub max_age_s: Option<u32>,
 }

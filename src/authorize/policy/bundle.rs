@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cedar_policy::{EntityTypeName, EntityUid, Schema};
 
 use super::annotations::Meta;
+use super::answering::AnswerAction;
 use super::context::Projection;
 use super::facts::Offer;
 use super::index::Index;
@@ -28,6 +29,8 @@ pub struct Bundle {
     /// What the annotations of a policy say, by its id; policies without any of ours but `@id` are not here.
     pub(super) meta: HashMap<String, Meta>,
     pub(super) actions: HashMap<String, Action>,
+    /// Who may answer challenges.
+    pub(super) answer: Option<AnswerAction>,
     pub(super) kinds: HashMap<String, Arc<EntityKind>>,
     pub(super) subject_type: Option<String>,
     pub(super) schema: Schema,

@@ -160,7 +160,7 @@ fn unknown<'n>(prefix: &str, name: &str, offered: impl Iterator<Item = &'n str>)
     }
 }
 
-fn list<'n>(names: impl Iterator<Item = &'n str>) -> String {
+pub(super) fn list<'n>(names: impl Iterator<Item = &'n str>) -> String {
     names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 

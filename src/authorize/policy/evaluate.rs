@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use cedar_policy::{Context, Decision, EntityTypeName, EntityUid, Request};
 
-use super::answer::{Allowed, Answer, StepUp};
+use super::answer::{Allowed, Answer, Conditional, StepUp};
 use super::bundle::{Action, Bundle};
 use super::context::Known;
 use super::entities::Entities;
@@ -47,12 +47,16 @@ impl Bundle {
         let mut said = Said::ask(&self.plain, &admitted, entities);
         let verdict = self.first_verdict(&mut said, facts);
         let mut step_ups = Vec::new();
+        let mut conditional = None;
         let verdict = match verdict {
             Ok(allowed) if !self.step_up.is_empty() => {
                 let asked = Said::ask(&self.step_up, &admitted, entities);
                 said.errors.extend(asked.errors);
                 step_ups = self.step_ups(&asked.forbids);
-                second_verdict(allowed, &said.errors, &step_ups)
+                second_verdict(allowed, &said.errors, &step_ups).map_err(|(denial, asked)| {
+                    conditional = asked;
+                    denial
+                })
             }
             verdict => verdict,
         };
@@ -66,6 +70,7 @@ impl Bundle {
         };
         Answer {
             verdict,
+            conditional,
             determining: determining.into_iter().collect(),
             errors: said.errors.into_iter().collect(),
             context_json: Some(admitted.context_json),
@@ -93,7 +98,7 @@ impl Bundle {
         Ok(Allowed::by(said.permits.iter().cloned().collect()))
     }
 
-    fn forbidden_detail(&self, forbids: &BTreeSet<String>) -> String {
+    pub(super) fn forbidden_detail(&self, forbids: &BTreeSet<String>) -> String {
         let mut detail = String::new();
         for id in forbids {
             let reason = self.meta.get(id).and_then(|meta| meta.reason.as_deref());
@@ -228,6 +233,7 @@ impl Answer {
     fn invalid(denial: Denial) -> Self {
         Self {
             verdict: Err(denial),
+            conditional: None,
             determining: Vec::new(),
             errors: Vec::new(),
             context_json: None,
@@ -241,20 +247,22 @@ fn second_verdict(
     allowed: Allowed,
     errors: &BTreeMap<String, String>,
     step_ups: &[StepUp],
-) -> Result<Allowed, Denial> {
+) -> Result<Allowed, (Denial, Option<Conditional>)> {
     if let Some(denial) = errors_denial(errors) {
-        return Err(denial);
+        return Err((denial, None));
     }
     if step_ups.is_empty() {
         return Ok(allowed);
     }
     let names: BTreeSet<_> = step_ups.iter().map(|step_up| format!("`{}`", step_up.name)).collect();
     let names = names.into_iter().collect::<Vec<_>>().join(", ");
-    Err(Denial::new(Reason::StepUpRequired, limited(format!("a step-up is required: {names}"), 1024)))
+    let denial =
+        Denial::new(Reason::StepUpRequired, limited(format!("a step-up is required: {names}"), 1024));
+    Err((denial, Some(Conditional::on(allowed, step_ups.to_vec()))))
 }
 
 // INVARIANT: an error is never looked past. Cedar skips a policy that errs, even a forbid.
-fn errors_denial(errors: &BTreeMap<String, String>) -> Option<Denial> {
+pub(super) fn errors_denial(errors: &BTreeMap<String, String>) -> Option<Denial> {
     let (_, message) = errors.first_key_value()?;
     let more = match errors.len() {
         1 => String::new(),
@@ -264,7 +272,7 @@ fn errors_denial(errors: &BTreeMap<String, String>) -> Option<Denial> {
 }
 
 /// A claim within a sentence: short, and without control characters.
-fn shown(text: &str) -> std::borrow::Cow<'_, str> {
+pub(super) fn shown(text: &str) -> std::borrow::Cow<'_, str> {
     const LONGEST: usize = 128;
     if text.chars().nth(LONGEST).is_none() && !text.chars().any(char::is_control) {
         return text.into();
@@ -277,7 +285,7 @@ fn shown(text: &str) -> std::borrow::Cow<'_, str> {
     short.into()
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("\"{}\"", shown(text).replace('\\', "\\\\").replace('"', "\\\""))
 }
 

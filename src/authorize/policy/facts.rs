@@ -127,6 +127,11 @@ impl SubjectId {
         if domain == home { Self(sub.to_owned()) } else { Self(format!("{domain}/{sub}")) }
     }
 
+    /// An id that was written down before.
+    pub(in crate::authorize) fn known(id: &str) -> Self {
+        Self(id.to_owned())
+    }
+
     /// The id as it is written.
     pub fn as_str(&self) -> &str {
         &self.0

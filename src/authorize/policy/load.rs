@@ -11,6 +11,7 @@ use cedar_policy::{
 use serde_json::Value;
 
 use super::annotations::{self, Meta, is_name};
+use super::answering::{self, ANSWER, AnswerAction, CHALLENGE};
 use super::bundle::{Action, Bundle};
 use super::context::Projection;
 use super::facts::Offer;
@@ -57,7 +58,7 @@ pub(super) fn load(
         // Without a schema there is a problem that says so; this is never reached.
         return Err(LoadErrors::one(WHAT, Problem::new(&schema, "the schema could not be read")));
     };
-    let (actions, kinds) = loading.read_actions(&schema, &cedar, &json, offer);
+    let Actions { actions, answer, kinds } = loading.read_actions(&schema, &cedar, &json, offer);
     let digest = loading.digest(&schema, json);
     let plain = loading.index(&schema, false);
     let step_up = loading.index(&schema, true);
@@ -69,12 +70,21 @@ pub(super) fn load(
         step_up,
         meta: loading.meta,
         actions,
+        answer,
         kinds,
         subject_type: offer.subject_type.clone(),
         schema: cedar,
         warnings: loading.warnings,
         times: TimeCache::new(),
     })
+}
+
+/// What the schema says can be asked for.
+#[derive(Default)]
+struct Actions {
+    actions: HashMap<String, Action>,
+    answer: Option<AnswerAction>,
+    kinds: HashMap<String, std::sync::Arc<super::shape::EntityKind>>,
 }
 
 /// What has been read so far, and what was wrong with it.
@@ -334,13 +344,7 @@ impl Loading {
         }
     }
 
-    fn read_actions(
-        &mut self,
-        source: &Source,
-        schema: &Schema,
-        json: &Value,
-        offer: &Offer,
-    ) -> (HashMap<String, Action>, HashMap<String, std::sync::Arc<super::shape::EntityKind>>) {
+    fn read_actions(&mut self, source: &Source, schema: &Schema, json: &Value, offer: &Offer) -> Actions {
         let catalog = match Catalog::new(json) {
             Ok(catalog) => catalog,
             Err(message) => {
@@ -361,6 +365,7 @@ impl Loading {
                 .push(problem.with_help(format!("declare `entity {WORKLOAD};`, outside of any namespace")));
         }
         let mut actions = HashMap::new();
+        let mut answer = None;
         let Ok(action_type) = "Action".parse::<EntityTypeName>() else { return Default::default() };
         for name in catalog.actions() {
             let entity = EntityUid::from_type_name_and_id(action_type.clone(), EntityId::new(name));
@@ -372,18 +377,24 @@ impl Loading {
                 // A group: it stands in scopes and is never asked for.
                 continue;
             }
-            let compiled = match catalog.context(name) {
-                Ok(members) => Projection::compile(&members, offer),
+            let declared = match catalog.context(name) {
+                Ok(members) => members,
                 Err(message) => {
                     let problem = Problem::new(source, format!("action `{name}`: {message}"));
                     self.problems.push(at_action(problem, source, name));
                     continue;
                 }
             };
+            let of_challenges = resources.iter().any(|kind| kind.to_string() == CHALLENGE);
+            let compiled = match name {
+                ANSWER if of_challenges => answering::check(&declared, offer).map(|()| None),
+                _ => Projection::compile(&declared, offer).map(Some),
+            };
             match compiled {
-                Ok(context) => {
+                Ok(Some(context)) => {
                     actions.insert(name.to_owned(), Action { entity, principals, resources, context });
                 }
+                Ok(None) => answer = Some(AnswerAction { entity, principals, resources, context: declared }),
                 Err(unoffered) => self.problems.extend(unoffered.into_iter().map(|unoffered| {
                     let message = format!("the context of action `{name}`: {}", unoffered.message);
                     at_action(Problem::new(source, message).with_help(unoffered.help), source, name)
@@ -397,7 +408,7 @@ impl Loading {
                  outside of any namespace",
             ));
         }
-        (actions, catalog.into_kinds())
+        Actions { actions, answer, kinds: catalog.into_kinds() }
     }
 
     /// The index of the policies with `@step_up`, or of all others.

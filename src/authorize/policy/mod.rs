@@ -3,6 +3,7 @@
 
 mod annotations;
 mod answer;
+mod answering;
 mod bundle;
 mod context;
 mod digest;
@@ -20,7 +21,8 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{Allowed, Answer, StepUp};
+pub use answer::{Allowed, Answer, Conditional, StepUp};
+pub use answering::AnswerFacts;
 pub use bundle::Bundle;
 pub use entities::Entities;
 pub use facts::{

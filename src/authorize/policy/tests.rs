@@ -655,6 +655,8 @@ fn a_step_up_is_asked_for_once_all_else_allows() {
         policy: "big".to_owned(),
         message: Some("big".to_owned()),
         approvals: 2,
+        acr_values: None,
+        max_age_s: None,
         hold_s: Some(1800),
         grant_s: None,
     };

@@ -1,9 +1,28 @@
 //! Step-up: records that are held until somebody approves of them (contract, section 7). Limits: pure; what is kept lives
 //! in the holds topic, and this is its copy in memory.
 
+pub(super) mod audited;
+mod canonical;
 mod challenge;
+mod conclude;
+mod digest;
+mod discharge;
+mod draft;
+mod entry;
+mod grant;
+mod holds;
+mod index;
+mod kept;
+pub mod sentence;
+pub(super) mod settle;
+pub(super) mod taking;
 
 pub use challenge::{Ask, Challenge, ChallengeId, CountedAnswer, Status, UnknownStatus};
+pub use digest::{Asked, request_digest};
+pub use discharge::Discharged;
+pub use entry::{Entry, Hash16};
+pub use holds::{DueHold, Holds};
+pub use kept::{AskedOf, Keep, Payload, Traces};
 
 /// What is to become of a held record whose turn has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,8 +15,7 @@ use crate::authorize::record::Record;
 use crate::authorize::replay::window_ms;
 use crate::authorize::route::{Gate, Route};
 use crate::authorize::state::PartitionState;
-use crate::wire::audit::{AuditCodec, AuditCodecError};
-use crate::wire::outgoing::{PartitionCounts, effects};
+use crate::wire::outgoing::{Codecs, EffectsError, PartitionCounts, effects};
 
 /// Tokens that are kept verified between records.
 const CACHED_TOKENS: usize = 10_000;
@@ -26,7 +25,7 @@ const CACHED_TOKENS: usize = 10_000;
 pub(super) struct Desk {
     engine: Engine,
     snapshot: Arc<Snapshot>,
-    codec: AuditCodec,
+    codecs: Codecs,
     states: HashMap<(Topic, Partition), PartitionState>,
 }
 
@@ -38,9 +37,9 @@ pub(super) struct Decided {
 }
 
 impl Desk {
-    pub(super) fn new(gate: Gate, snapshot: Arc<Snapshot>) -> Result<Self, AuditCodecError> {
+    pub(super) fn new(gate: Gate, snapshot: Arc<Snapshot>) -> Result<Self, EffectsError> {
         let engine = Engine::new(gate, CACHED_TOKENS);
-        Ok(Self { engine, snapshot, codec: AuditCodec::new()?, states: HashMap::new() })
+        Ok(Self { engine, snapshot, codecs: Codecs::new()?, states: HashMap::new() })
     }
 
     /// Decides about one record as a gate would, after those before it. `partitions` is the count of its topic.
@@ -50,7 +49,7 @@ impl Desk {
         record: &Record,
         now: UnixMillis,
         partitions: i32,
-    ) -> Result<Decided, AuditCodecError> {
+    ) -> Result<Decided, EffectsError> {
         let place = (record.source.topic.clone(), record.source.partition);
         let state = self.states.entry(place).or_insert_with(|| PartitionState::new(window_ms(route)));
         let id = DecisionId(Uuid::now_v7());
@@ -58,8 +57,8 @@ impl Desk {
         state.begin();
         let step = self.engine.handle(route, record, &moment, Delivery::Open, state);
         let denial = match &step.decision {
-            Decision::Forward(_) => None,
             Decision::Deny(denial) => Some(denial.clone()),
+            _ => None,
         };
         let mut audit = step.audit.clone();
         audit.leaf_index = i64::try_from(state.next_leaf()).unwrap_or(i64::MAX);
@@ -68,9 +67,10 @@ impl Desk {
             destination: partitions,
             denied: partitions,
             audit: partitions,
+            challenges: 1,
         };
         // Whatever could not be written by a gate must not look decided here.
-        let written = effects(&self.codec, route, record, step, counts, state);
+        let written = effects(&self.codecs, route, record, step, counts, state);
         match written {
             Ok(_) => state.commit(),
             Err(_) => state.abort(),

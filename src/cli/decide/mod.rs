@@ -23,7 +23,7 @@ use crate::authorize::route::{Gate, ReplayRule, Route};
 use crate::config::{Config, Problems, Settings};
 use crate::control::{Control, EntitiesFrom, Sources, offer};
 use crate::telemetry::Telemetry;
-use crate::wire::audit::AuditCodecError;
+use crate::wire::outgoing::EffectsError;
 
 /// Decide about records without Kafka, and explain
 #[derive(Debug, clap::Args)]
@@ -97,7 +97,7 @@ pub enum DecideError {
     Key(#[from] GenerateError),
     /// An audit record could not be written.
     #[error(transparent)]
-    Audit(#[from] AuditCodecError),
+    Audit(#[from] EffectsError),
     /// The machine's clock shows no usable time.
     #[error("the clock of this machine shows no usable time")]
     #[diagnostic(help("say the moment with `--now`"))]

@@ -46,7 +46,9 @@ pub struct Decided<'a> {
     pub parent: Option<TraceParent>,
     /// The decision's id.
     pub id: DecisionId,
-    /// Why it was denied; `None` is a forward.
+    /// The outcome as the contract names it: `forward`, `deny`, `hold`, `wait` or `answer`.
+    pub outcome: &'static str,
+    /// Why it was denied, if it was.
     pub denied: Option<Reason>,
     /// When deciding began.
     pub started: SystemTime,
@@ -55,12 +57,7 @@ pub struct Decided<'a> {
 }
 
 impl Decided<'_> {
-    /// The outcome as the contract names it.
-    pub fn outcome(&self) -> &'static str {
-        if self.denied.is_some() { "deny" } else { "forward" }
-    }
-
-    /// The reason's code; `none` for a forward.
+    /// The reason's code; `none` where it was not denied.
     pub fn reason(&self) -> &'static str {
         self.denied.map_or("none", Reason::as_str)
     }
@@ -73,8 +70,7 @@ impl Decided<'_> {
             .instruments
             .decision_duration
             .record(self.took.as_secs_f64(), std::slice::from_ref(&route));
-        let labels =
-            [route, KeyValue::new("outcome", self.outcome()), KeyValue::new("reason", self.reason())];
+        let labels = [route, KeyValue::new("outcome", self.outcome), KeyValue::new("reason", self.reason())];
         telemetry.inner.instruments.decisions.add(1, &labels);
         if let Some(spans) = &telemetry.inner.spans {
             spans.decided(self);
@@ -86,7 +82,7 @@ impl Decided<'_> {
             partition = self.source.partition.0,
             offset = self.source.offset.0,
             decision = %self.id,
-            outcome = self.outcome(),
+            outcome = self.outcome,
             reason = self.reason(),
             "record decided"
         );

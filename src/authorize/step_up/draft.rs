@@ -1,0 +1,77 @@
+//! What an audit record says of a step-up: challenge, approvers, what was discharged, and an answer. Limits: as of any draft,
+//! a claim that was not verified never enters.
+
+use super::challenge::Challenge;
+use crate::authorize::audit::{AuditAnswer, AuditTokenHash};
+use crate::authorize::draft::Draft;
+use crate::authorize::ids::{Coordinates, UnixMillis};
+use crate::authorize::jose::{TokenKind, sha256};
+use crate::authorize::record::Record;
+
+impl Draft {
+    /// The decision's own id.
+    pub(in crate::authorize) fn decision_id(&self) -> &str {
+        &self.0.decision_id
+    }
+
+    /// *E* of a held record, which its hold has kept.
+    pub(in crate::authorize) fn accepted(&mut self, accepted: UnixMillis) {
+        self.0.accepted = accepted.0;
+    }
+
+    /// The challenge that this decision is about.
+    pub(in crate::authorize) fn challenge(&mut self, challenge: Option<String>) {
+        self.0.challenge = challenge;
+    }
+
+    /// The challenge that holds the record from now on, and when the hold ends.
+    pub(in crate::authorize) fn held(&mut self, challenge: String, until: UnixMillis) {
+        self.0.challenge = Some(challenge);
+        self.0.hold_until = Some(until.0);
+    }
+
+    /// The approvers whose answers were counted.
+    pub(in crate::authorize) fn approvers(&mut self, approvers: impl IntoIterator<Item = String>) {
+        self.0.approvers = approvers.into_iter().collect();
+        self.0.approvers.sort();
+    }
+
+    /// The policies whose step-up was discharged.
+    pub(in crate::authorize) fn discharged(&mut self, policies: &[String]) {
+        self.0.discharged = policies.to_vec();
+    }
+
+    /// The policies that permit, once step-ups were discharged.
+    pub(in crate::authorize) fn permitted(&mut self, policies: &[String]) {
+        self.0.policies = policies.to_vec();
+    }
+
+    /// An answer stands for the record that it answers: its place, and the hash of the answer itself.
+    pub(in crate::authorize) fn answered_at(&mut self, place: &Coordinates, answer: &Record) {
+        self.0.topic = place.topic.to_string();
+        self.0.offset = place.offset.0;
+        self.0.key_digest = None;
+        self.0.value_digest = None;
+        let sha256 = answer.value.as_ref().map(|value| sha256(&[value]).to_string());
+        let header = TokenKind::StepUpGrant.header_name().to_owned();
+        self.0.token_hashes = sha256.map(|sha256| AuditTokenHash { header, sha256 }).into_iter().collect();
+    }
+
+    /// What was verified of the held record when the challenge was made.
+    pub(in crate::authorize) fn of_challenge(&mut self, challenge: &Challenge) {
+        self.0.challenge = Some(challenge.id.clone());
+        self.0.sender = Some(challenge.sender.clone());
+        self.0.chain.clone_from(&challenge.chain);
+        self.0.transaction.clone_from(&challenge.transaction);
+        self.0.action = Some(challenge.action.clone());
+        self.0.resource = Some(challenge.resource.clone());
+        self.0.workflow.clone_from(&challenge.workflow);
+        self.0.step_ups = challenge.step_ups.iter().map(|ask| ask.policy.clone()).collect();
+    }
+
+    /// The answer, and what came of it.
+    pub(in crate::authorize) fn answer_taken(&mut self, answer: AuditAnswer, detail: Option<String>) {
+        self.0.answer = Some(answer);
+        self.0.detail = detail;
+    }
+}

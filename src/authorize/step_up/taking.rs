@@ -1,0 +1,254 @@
+//! An answer from the answers topic is taken in (contract, section 7). Limits: whatever its bytes are, it changes at most how
+//! one record is held, and it always leaves an audit record; what it leads to is decided in a turn of its own.
+
+use super::audited::{action_of, resource_of, workflow_of};
+use super::challenge::{Challenge, ChallengeId, Status};
+use super::entry::{Entry, Pending, Taken, Wait};
+use super::grant::{About, Judge, Unfit};
+use super::kept::{AskedOf, Keep, Payload, Traces};
+use super::settle::names_of;
+use crate::authorize::audit::AuditAnswer;
+use crate::authorize::claims::{GrantClaims, Verdict};
+use crate::authorize::draft::Draft;
+use crate::authorize::engine::Moment;
+use crate::authorize::identity::accepted;
+use crate::authorize::ids::{Coordinates, Offset, Partition, Topic, UnixMillis, WorkloadId};
+use crate::authorize::jose::{Jws, TokenKind};
+use crate::authorize::limits::MAX_TOKEN_BYTES;
+use crate::authorize::policy::SubjectId;
+use crate::authorize::record::Record;
+use crate::authorize::route::{Gate, Route};
+use crate::authorize::state::PartitionState;
+
+/// The challenge that an answer names, read without believing anything: where its payload has to be looked for.
+pub(in crate::authorize) fn named(answer: &Record) -> Option<ChallengeId> {
+    let token = answer.value.as_deref().filter(|token| token.len() <= MAX_TOKEN_BYTES)?;
+    let jws = Jws::parse(token, TokenKind::StepUpGrant).ok()?;
+    ChallengeId::parse(&GrantClaims::read(jws.payload()).ok()?.challenge)
+}
+
+/// What came of an answer.
+struct Effect {
+    effect: &'static str,
+    detail: Option<String>,
+}
+
+impl Effect {
+    fn none(effect: &'static str, detail: impl Into<String>) -> Self {
+        Self { effect, detail: Some(detail.into()) }
+    }
+}
+
+impl From<Unfit> for Effect {
+    fn from(unfit: Unfit) -> Self {
+        Self::none(unfit.effect(), unfit.detail())
+    }
+}
+
+/// Who takes it in.
+pub(in crate::authorize) struct Taking<'a> {
+    pub(in crate::authorize) gate: &'a Gate,
+    pub(in crate::authorize) route: &'a Route,
+    /// The source topic whose answers these are.
+    pub(in crate::authorize) source: &'a Topic,
+    pub(in crate::authorize) moment: &'a Moment<'a>,
+}
+
+impl Taking<'_> {
+    /// Takes in one answer; `held` is the payload of the record that it names.
+    pub(in crate::authorize) fn take(
+        &self,
+        answer: &Record,
+        held: Option<&Payload>,
+        state: &mut PartitionState,
+    ) -> (Draft, Traces) {
+        let mut draft = Draft::new(self.gate, self.route, answer, self.moment);
+        let place = Coordinates {
+            topic: self.source.clone(),
+            partition: Partition(answer.source.partition.0),
+            offset: held.map_or(Offset(-1), |payload| payload.record.source.offset),
+        };
+        draft.answered_at(&place, answer);
+        let mut traces = Traces::default();
+        let mut said = AuditAnswer {
+            effect: String::new(),
+            approver: None,
+            decision: None,
+            jti: None,
+            offset: Some(answer.source.offset.0),
+        };
+        let asked = held.and_then(|payload| payload.asked.as_ref());
+        if let Some(AskedOf { challenge, .. }) = asked {
+            draft.of_challenge(challenge);
+        }
+        let effect = match self.judge(answer, asked, state, &mut said, &mut traces) {
+            Ok(effect) | Err(effect) => effect,
+        };
+        said.effect = effect.effect.to_owned();
+        draft.answer_taken(said, effect.detail);
+        (draft, traces)
+    }
+
+    fn judge(
+        &self,
+        answer: &Record,
+        asked: Option<&AskedOf>,
+        state: &mut PartitionState,
+        said: &mut AuditAnswer,
+        traces: &mut Traces,
+    ) -> Result<Effect, Effect> {
+        let malformed = |detail: String| Effect::none("malformed", detail);
+        let token = answer.value.as_deref().ok_or_else(|| malformed("the answer has no value".to_owned()))?;
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(malformed(format!("the answer is larger than {MAX_TOKEN_BYTES} bytes")));
+        }
+        let jws = Jws::parse(token, TokenKind::StepUpGrant)
+            .map_err(|error| malformed(format!("the answer is no `step-up-grant`: {error}")))?;
+        let claims = GrantClaims::read(jws.payload())
+            .map_err(|error| malformed(format!("the `step-up-grant` {error}")))?;
+        let judge = Judge {
+            realm: &self.gate.realm,
+            snapshot: self.moment.snapshot,
+            now: self.moment.now,
+            skew_s: self.route.skew_s,
+        };
+        let signed = judge.verify(&claims, &jws)?;
+        said.approver = Some(signed.approver.clone());
+        said.decision = Some(claims.decision.as_str().to_owned());
+        said.jti = Some(claims.jti.clone());
+        let stray = || Effect::none("stray", "no record is held here for this challenge, or none any more");
+        let id = ChallengeId::parse(&claims.challenge).ok_or_else(stray)?;
+        let (source, entry) = state.holds.named(id.decision.0).ok_or_else(stray)?;
+        let asked = asked.filter(|asked| asked.challenge.id == claims.challenge).ok_or_else(stray)?;
+        let (entry, pending) = match &entry.wait {
+            Wait::Answers(pending) => (entry.clone(), (**pending).clone()),
+            Wait::Others => return Err(stray()),
+        };
+        let taken_at = accepted(answer, self.route, self.moment.now);
+        let held = Held::of(asked).ok_or_else(stray)?;
+        let about = held.about(asked, &pending);
+        let taken = judge.count(&signed, &about, taken_at, &state.holds)?;
+        let fresh = self.fresh(&pending, &taken, taken_at)?;
+        let pending = self.counted(fresh, taken, claims.decision);
+        traces.told.push(asked.standing(&pending, self.moment.now));
+        let entry = Entry { wait: Wait::Answers(Box::new(pending)), ..entry };
+        traces.kept.push(Keep::State(source, Some(entry.clone())));
+        state.holds.put(source, entry);
+        Ok(Effect { effect: "counted", detail: None })
+    }
+
+    /// What the answer adds to, if it comes in time, from somebody who has no answer standing.
+    fn fresh(&self, pending: &Pending, taken: &Taken, taken_at: UnixMillis) -> Result<Pending, Effect> {
+        let (decision, approver) = (&taken.counted.decision, &taken.counted.approver);
+        let of_approver = |other: &&Taken| other.counted.approver == *approver;
+        let good = pending.approved(self.moment.now, self.route.skew_s).find(of_approver);
+        let refused =
+            (pending.status == Status::Refused).then(|| pending.answers.iter().find(of_approver)).flatten();
+        if let Some(before) = refused.or(good) {
+            return Err(match before.counted.decision == *decision {
+                true => Effect::none("second", "this approver has answered so before"),
+                false => Effect::none("contradictory", "this approver has answered otherwise before"),
+            });
+        }
+        let settled = match pending.status {
+            Status::Refused => Some(Verdict::Refuse),
+            Status::Approved => Some(Verdict::Approve),
+            _ => None,
+        };
+        if settled.is_some_and(|settled| settled.as_str() != decision) {
+            return Err(Effect::none("contradictory", "others have settled it otherwise"));
+        }
+        if settled.is_some() || taken_at >= pending.until {
+            return Err(Effect::none("late", "the challenge was settled, or had ended, when it was taken"));
+        }
+        let skew_ms = i64::from(self.route.skew_s) * 1000;
+        if self.moment.now.0 > taken.counted.grant_until.saturating_add(skew_ms) {
+            return Err(Unfit::Invalid("its grant has run out").into());
+        }
+        // An answer of this approver that has run out makes room for the new one.
+        let mut pending = pending.clone();
+        pending.answers.retain(|other| !of_approver(&other));
+        Ok(pending)
+    }
+
+    fn counted(&self, mut pending: Pending, taken: Taken, decision: Verdict) -> Pending {
+        pending.answers.push(taken);
+        let approved = pending.approved(self.moment.now, self.route.skew_s).count();
+        let enough = usize::try_from(pending.approvals).is_ok_and(|needed| approved >= needed);
+        pending.status = match decision {
+            Verdict::Refuse => Status::Refused,
+            Verdict::Approve if enough => Status::Approved,
+            Verdict::Approve => Status::Open,
+        };
+        pending
+    }
+}
+
+/// What was asked, as the policies about answers look at it.
+struct Held {
+    sender: WorkloadId,
+    senders: Vec<WorkloadId>,
+    subject: Option<SubjectId>,
+    action: crate::authorize::request::Action,
+    resource: crate::authorize::request::Resource,
+    workflow: Option<crate::authorize::request::Workflow>,
+    names: Vec<String>,
+}
+
+impl Held {
+    fn of(asked: &AskedOf) -> Option<Self> {
+        let challenge: &Challenge = &asked.challenge;
+        let senders = challenge.chain.iter().map(|sender| WorkloadId::parse(sender));
+        Some(Self {
+            sender: WorkloadId::parse(&challenge.sender).ok()?,
+            senders: senders.collect::<Result<_, _>>().ok()?,
+            subject: challenge.subject.as_deref().map(SubjectId::known),
+            action: action_of(&challenge.action),
+            resource: resource_of(&challenge.resource),
+            workflow: challenge.workflow.as_ref().map(workflow_of),
+            names: names_of(challenge),
+        })
+    }
+
+    fn about<'a>(&'a self, asked: &'a AskedOf, pending: &Pending) -> About<'a> {
+        let challenge = &asked.challenge;
+        About {
+            challenge: &challenge.id,
+            digest: &challenge.digest,
+            route: &challenge.route,
+            step_ups: &self.names,
+            asked_at: Some(pending.asked_at),
+            hold_until: Some(pending.until),
+            approvals: pending.approvals,
+            grant_s: challenge.step_ups.iter().map(|ask| i64::from(ask.grant_s)).min().unwrap_or(0),
+            sender: &self.sender,
+            subject: self.subject.as_ref(),
+            senders: &self.senders,
+            action: &self.action,
+            resource: &self.resource,
+            workflow: self.workflow.as_ref(),
+            value: asked.value.as_ref(),
+        }
+    }
+}
+
+/// A reminder: the challenge again, with the reminder counted. `None` where none is due any more.
+pub(in crate::authorize) fn remind(
+    payload: &Payload,
+    now: UnixMillis,
+    state: &mut PartitionState,
+) -> Option<Traces> {
+    let source = payload.record.source.offset;
+    let entry = state.holds.get(source)?.clone();
+    let Wait::Answers(mut pending) = entry.wait else { return None };
+    let reminders = pending.reminders_by(now);
+    if pending.status != Status::Open || reminders == pending.reminders {
+        return None;
+    }
+    pending.reminders = reminders;
+    let challenge = payload.asked.as_ref()?.standing(&pending, now);
+    let entry = Entry { wait: Wait::Answers(pending), ..entry };
+    let kept = vec![Keep::State(source, Some(entry.clone()))];
+    state.holds.put(source, entry);
+    Some(Traces { kept, told: vec![challenge] })
+}
