@@ -3,6 +3,7 @@
 //! here is `context_malformed`, and the sentence names the member and the rule, never a value.
 
 mod grant;
+mod login;
 mod members;
 mod times;
 
@@ -20,6 +21,7 @@ use members::missing;
 use times::micros;
 
 pub use grant::{GrantClaims, Verdict};
+pub use login::LoginClaims;
 pub(in crate::authorize) use members::Members;
 pub use times::{Judged, Times};
 

@@ -16,6 +16,7 @@ pub mod ids;
 pub mod jose;
 pub mod json;
 pub mod limits;
+pub mod login;
 pub mod merkle;
 pub mod policy;
 pub mod provenance;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::approvals::{ApprovalsFailure, RunningApprovals};
 use crate::authorize::engine::Engine;
 use crate::authorize::ids::Topic;
 use crate::authorize::route::Route;
@@ -51,6 +52,9 @@ pub enum GateFailure {
     /// Health and metrics cannot be served.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// Approvers cannot be served.
+    #[error(transparent)]
+    Approvals(#[from] ApprovalsFailure),
     /// The machine's clock stands before 1970.
     #[error("the clock of this machine stands before 1970")]
     Clock,
@@ -66,6 +70,7 @@ fn listed(problems: &[TopicProblem]) -> String {
 pub struct RunningGate {
     lanes: Gate,
     server: Option<Server>,
+    approvals: Option<RunningApprovals>,
     watcher: Watcher,
 }
 
@@ -108,16 +113,24 @@ impl RunningGate {
             Some(address) => Some(Server::start(address, telemetry.clone())?),
             None => None,
         };
+        let approvals = settings.approvals.as_ref();
+        let approvals =
+            approvals.map(|of| RunningApprovals::start(of, &settings, &work, &routes)).transpose()?;
         let nonce = Uuid::now_v7().simple().to_string();
         let lanes = GateSettings::new(&settings, &topics.facts, nonce);
         GateStarted { realm: &realm, gate: &id, lanes: lanes.lanes }.emit(telemetry);
         let lanes = Gate::start(&lanes, telemetry, |_| EngineDecider::new(work.clone()))?;
-        Ok(Some(Self { lanes, server, watcher }))
+        Ok(Some(Self { lanes, server, approvals, watcher }))
     }
 
     /// Where health and metrics are served.
     pub fn address(&self) -> Option<SocketAddr> {
         self.server.as_ref().map(Server::address)
+    }
+
+    /// Where approvers are served.
+    pub fn approvals(&self) -> Option<SocketAddr> {
+        self.approvals.as_ref().map(RunningApprovals::address)
     }
 
     /// Asks for another look at keys and policies.
@@ -133,6 +146,7 @@ impl RunningGate {
     /// Finishes or aborts the batches in hand, leaves the group, and waits for it. What made lanes end before stands in
     /// the list.
     pub fn stop(self) -> Vec<GateError> {
+        drop(self.approvals);
         self.lanes.stop();
         let errors = self.lanes.join();
         if let Some(server) = self.server {

@@ -228,7 +228,7 @@ fn read_issuer(table: &mut Table<'_, '_>, base: &Path, advice: &str) -> Option<I
     })
 }
 
-fn read_entity_type(item: &Item<'_, '_>) -> Option<String> {
+pub(super) fn read_entity_type(item: &Item<'_, '_>) -> Option<String> {
     let text = item.text()?;
     if cedar_policy::EntityTypeName::from_str(&text).is_err() {
         item.report(

@@ -2,6 +2,7 @@
 //! Limits: it reads the file and the gate's key; key sets and policies are `control`'s, which watches them, and topics
 //! are the broker's word.
 
+mod approvals;
 mod control;
 mod document;
 mod item;
@@ -19,11 +20,13 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+pub use self::approvals::{ApprovalSettings, OidcKeys, OidcSettings};
 pub use self::control::{ApproverFiles, ControlSettings, IssuerFiles, OtherFiles};
 pub use self::kafka::KafkaProperties;
 pub use self::problem::{Problem, Problems, Report, Source, source};
 pub use self::route::{RouteSettings, Start};
 
+use self::approvals::read_approvals;
 use self::control::{read_administrators, read_approvers, read_control, read_transmitters};
 use self::document::{Parsed, Reading};
 use self::sections::{read_batch, read_gate, read_http, read_mask, read_policy, read_telemetry, read_trust};
@@ -90,6 +93,8 @@ pub struct Settings {
     pub policy: PolicySettings,
     /// Where health and metrics are served; `None` is nowhere.
     pub listen: Option<SocketAddr>,
+    /// Where approvers answer over HTTP; `None` is nowhere.
+    pub approvals: Option<ApprovalSettings>,
     /// Where OpenTelemetry data go; `None` is nowhere.
     pub otlp_endpoint: Option<String>,
     /// Which log lines are written, and how.
@@ -259,6 +264,7 @@ impl Loaded {
         let policy = read_policy(root.table("policy"), &base);
         let mask = read_mask(root.table("audit"));
         let listen = read_http(root.table("http"));
+        let approvals = read_approvals(root.table("approvals"), &base);
         let (otlp_endpoint, log) = read_telemetry(root.table("telemetry"));
         let tables = root.tables("route");
         if tables.is_empty() {
@@ -286,6 +292,7 @@ impl Loaded {
                     control,
                     policy,
                     listen,
+                    approvals,
                     otlp_endpoint,
                     log,
                     routes: routes.clone(),

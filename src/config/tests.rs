@@ -351,3 +351,70 @@ fn every_mistake_about_control_has_its_place_and_its_advice() {
     let followed = "workflows = \"c.workflows\"\nrevocations = \"c.revocations\"\n";
     check_control(followed, "", "`control.fleet` is named, and no topic is followed", "`revocations`");
 }
+
+const APPROVALS: &str = r#"
+[approvals]
+listen = "127.0.0.1:8082"
+[approvals.oidc."https://login.example.com/realms/main"]
+audience = "countersign"
+type = "Bank::User"
+"#;
+
+fn check_approvals(from: &str, to: &str, message: &str, advice: &str) {
+    assert!(APPROVALS.contains(from), "{from}");
+    let changed = APPROVALS.replace(from, to);
+    check("[[route]]", &format!("{changed}\n[[route]]"), message, advice);
+}
+
+#[test]
+fn approvals_are_served_where_the_configuration_says_it_and_by_default_nowhere() {
+    assert!(read(GOOD).config.unwrap().settings.approvals.is_none());
+    let loaded = read(&format!("{GOOD}{APPROVALS}"));
+    assert!(loaded.problems.is_empty(), "{}", loaded.problems);
+    let approvals = loaded.config.unwrap().settings.approvals.unwrap();
+    assert_eq!((approvals.listen.port(), approvals.answers_a_minute), (8082, 60));
+    let OidcSettings { rules, keys } = &approvals.issuers[0];
+    assert_eq!(rules.iss, "https://login.example.com/realms/main");
+    assert_eq!((rules.entity_type.as_str(), rules.claim.as_str(), rules.skew_s), ("Bank::User", "sub", 30));
+    assert_eq!(rules.algorithms, [Algorithm::Rs256, Algorithm::Ps256, Algorithm::Es256]);
+    assert_eq!((keys, &rules.scope, rules.clients.len()), (&OidcKeys::Discovered, &None, 0));
+
+    let beyond = APPROVALS.replace("127.0.0.1:8082\"", "0.0.0.0:8082\"\ninsecure_listen = true");
+    let more =
+        "claim = \"email\"\nscope = \"approve\"\nclients = [\"cli\"]\nskew = \"0s\"\nkeys = \"login.jwks\"\n";
+    let loaded = read(&format!("{GOOD}{beyond}{more}"));
+    let rules = loaded.config.unwrap().settings.approvals.unwrap().issuers.remove(0);
+    assert!(matches!(rules.keys, OidcKeys::File(file) if file.is_absolute() && file.ends_with("login.jwks")));
+    assert_eq!((rules.rules.scope.as_deref(), rules.rules.clients.len()), (Some("approve"), 1));
+}
+
+#[test]
+fn every_mistake_about_approvals_has_its_place_and_its_advice() {
+    check_approvals(
+        "127.0.0.1:8082",
+        "0.0.0.0:8082",
+        "is reached from other machines",
+        "insecure_listen = true",
+    );
+    check_approvals("127.0.0.1:8082", "8082", "is no address", "127.0.0.1:8082");
+    check_approvals("listen = \"127.0.0.1:8082\"", "", "`listen` is missing in `approvals`", "listen =");
+    check_approvals("listen =", "answers_a_minute = 0\nlisten =", "from 1 to 6000", "");
+    check_approvals("audience = \"countersign\"", "", "`audience` is missing", "`aud`");
+    check_approvals("audience = \"countersign\"", "audience = \"\"", "is empty", "");
+    check_approvals("type = \"Bank::User\"", "", "`type` is missing", "type = \"User\"");
+    check_approvals("Bank::User", "a b", "is no entity type", "schema");
+    check_approvals("type =", "algorithms = [\"HS256\"]\ntype =", "cannot be `HS256`", "ES256");
+    check_approvals("type =", "jwks_uri = \"ftp://x\"\ntype =", "no `https` address", "leave `jwks_uri` out");
+    check_approvals(
+        "type =",
+        "keys = \"a\"\njwks_uri = \"https://a\"\ntype =",
+        "two places",
+        "leave one out",
+    );
+    check_approvals("type =", "clam = \"email\"\ntype =", "`clam` is not a key", "did you mean `claim`");
+    check_approvals("https://login", "http://login", "anybody between", "approvals.oidc");
+    check_approvals("https://login.example.com/realms/main", "main", "is no address", "approvals.oidc");
+    check_approvals("realms/main", "realms/main?a=b", "a query", "approvals.oidc");
+    let alone = APPROVALS.split("[approvals.oidc").next().unwrap();
+    check("[[route]]", &format!("{alone}[[route]]"), "names no OIDC issuer", "audience");
+}

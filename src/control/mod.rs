@@ -2,7 +2,10 @@
 //! change is loaded whole, checked, then switched to between batches; a bad one changes nothing and is reported.
 //! Limits: it reads files; the moment of reading is handed in, and what a record deserves is not its matter.
 
+pub mod answers;
+pub mod challenges;
 mod files;
+pub mod oidc;
 mod policies;
 pub mod signals;
 mod trust;

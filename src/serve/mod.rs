@@ -1,7 +1,8 @@
-//! Health and metrics over HTTP: `/healthz`, `/readyz` and `/metrics`, on a loopback port unless the configuration says
-//! otherwise. Limits: it only reads; nothing that is asked here can change what the gate does, and there is no
-//! authentication, so that whoever reaches the port may read it.
+//! What a gate serves over HTTP. Health and metrics stand here: `/healthz`, `/readyz` and `/metrics`, on a loopback port
+//! unless the configuration says otherwise. Limits: these three only read; nothing that is asked of them can change what
+//! the gate does, and there is no authentication, so that whoever reaches the port may read them.
 
+pub mod approvals;
 mod ready;
 
 use std::io;

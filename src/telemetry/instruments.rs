@@ -35,6 +35,9 @@ pub(super) struct Instruments {
     pub snapshot_loads: Counter<u64>,
     pub signals_published: Counter<u64>,
     pub signals_held_up: Counter<u64>,
+    pub issuer_key_loads: Counter<u64>,
+    pub answers_written: Counter<u64>,
+    pub approvals_refused: Counter<u64>,
 }
 
 impl Instruments {
@@ -91,6 +94,18 @@ impl Instruments {
             signals_held_up: counter(
                 "countersign.signals.held_up",
                 "Times that signals could not be published and wait",
+            ),
+            issuer_key_loads: counter(
+                "countersign.issuer_keys.loads",
+                "New keys of an OIDC issuer, by issuer and result",
+            ),
+            answers_written: counter(
+                "countersign.answers.written",
+                "Approvers' answers taken over HTTP, by route and decision",
+            ),
+            approvals_refused: counter(
+                "countersign.approvals.refused",
+                "Approvers' requests refused over HTTP, by error",
             ),
         }
     }

@@ -86,6 +86,18 @@ pub fn everything(telemetry: &Telemetry) {
     LaneAssigned { lane: 0, partitions: &[partition(4), partition(5)] }.emit(telemetry);
     LaneRevoked { lane: 0, partitions: &[partition(4)], lost: false }.emit(telemetry);
     LaneRevoked { lane: 0, partitions: &[partition(5)], lost: true }.emit(telemetry);
+    approvals(telemetry);
+}
+
+/// Approvers and their answers over HTTP.
+fn approvals(telemetry: &Telemetry) {
+    let issuer = "https://login.example.com/realms/main";
+    IssuerKeysLoaded { issuer, version: "v1", keys: 2 }.emit(telemetry);
+    IssuerKeysRefused { issuer, problem: "connection refused" }.emit(telemetry);
+    ChallengeUnreadable { source: &coordinates(20), problem: "not an Avro single-object encoding" }
+        .emit(telemetry);
+    AnswerWritten { route: ROUTE, decision: "approve", written: &coordinates(21) }.emit(telemetry);
+    ApprovalRefused { error: "invalid_token", status: 401 }.emit(telemetry);
 }
 
 /// The end of a gate's life.

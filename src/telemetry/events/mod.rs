@@ -4,6 +4,7 @@
 //!
 //! What concerns records is emitted only after their transaction was committed: nothing is shown before.
 
+mod approvals;
 mod gate;
 mod lanes;
 mod records;
@@ -11,6 +12,9 @@ mod signals;
 
 use std::time::Duration;
 
+pub use approvals::{
+    AnswerWritten, ApprovalRefused, ChallengeUnreadable, IssuerKeysLoaded, IssuerKeysRefused,
+};
 pub use gate::{
     BrokerAwaited, GateStarted, GateStopped, ServerListening, SnapshotLoaded, SnapshotRefused, TopicCreated,
     TopicWarned,
