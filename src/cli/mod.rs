@@ -16,10 +16,12 @@ pub mod issue;
 pub mod keys;
 pub mod output;
 pub mod produce;
+pub mod revoke;
 pub mod run;
 pub mod tail;
 pub mod token;
 pub mod topic;
+pub mod workflow;
 
 use std::ffi::OsString;
 use std::io;
@@ -35,7 +37,9 @@ use cluster::ClusterError;
 use demo::DemoError;
 use entity::EntityError;
 use produce::ProduceError;
+use revoke::RevokeError;
 use tail::TailError;
+use workflow::WorkflowError;
 
 /// Decides again, for every Kafka record, whether the work it asks for is still allowed
 #[derive(Debug, Parser)]
@@ -61,10 +65,12 @@ enum Command {
     Entity(entity::Entity),
     Keys(keys::Keys),
     Produce(produce::Produce),
+    Revoke(Box<revoke::Revoke>),
     /// Run a gate until it is told to end
     Run(run::Run),
     Tail(tail::Tail),
     Token(token::Token),
+    Workflow(workflow::Workflow),
 }
 
 /// How data is written.
@@ -165,6 +171,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             Err(ProduceError::Cluster(ClusterError::Problems(problems))) => out.end_with_problems(&problems),
             ended => out.end(ended),
         },
+        Command::Revoke(revoke) => match revoke.run(&mut out) {
+            Err(RevokeError::Cluster(ClusterError::Problems(problems)) | RevokeError::Trust(problems)) => {
+                out.end_with_problems(&problems)
+            }
+            ended => out.end(ended),
+        },
         Command::Tail(tail) => match tail.run(&mut out) {
             Err(TailError::Cluster(ClusterError::Problems(problems)) | TailError::Trust(problems)) => {
                 out.end_with_problems(&problems)
@@ -175,6 +187,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             let ended = token.run(json, out.data());
             out.end_with(ended)
         }
+        Command::Workflow(workflow) => match workflow.run(&mut out) {
+            Err(WorkflowError::Cluster(ClusterError::Problems(problems))) => out.end_with_problems(&problems),
+            ended => out.end(ended),
+        },
     }
 }
 

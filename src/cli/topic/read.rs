@@ -76,6 +76,26 @@ impl TopicClient<'_> {
         Ok(view)
     }
 
+    /// Every record of a key that compaction has left, in order, and the partition that it lives in.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_history(&self, key: &[u8]) -> Result<(Vec<Record>, Partition), TopicError> {
+        let consumer = self.consumer()?;
+        let partitions = self.partitions(&consumer)?;
+        let mut view = View { partitions, ..View::default() };
+        let mut records = Vec::new();
+        self.follow(&consumer, (0..partitions).map(|partition| (partition, Start::Beginning)), |record| {
+            if record.key.as_deref() == Some(key) {
+                records.push(record.clone());
+                view.take(record);
+            }
+        })?;
+        let home = view.home(key);
+        records.retain(|record| record.source.partition == home);
+        Ok((records, home))
+    }
+
     /// The records of one partition that follow `after` and come before `before`, in order.
     ///
     /// # Errors
@@ -94,14 +114,6 @@ impl TopicClient<'_> {
             }
         })?;
         Ok(records)
-    }
-
-    /// How many partitions the topic has.
-    ///
-    /// # Errors
-    /// The topic is missing, or the broker does not answer.
-    pub fn partition_count(&self) -> Result<i32, TopicError> {
-        self.partitions(&self.consumer()?)
     }
 
     fn consumer(&self) -> Result<BaseConsumer, TopicError> {

@@ -1,6 +1,8 @@
 //! The commands that write and read control topics, each as a process against a real broker.
 
 mod entity;
+mod revoke;
+mod workflow;
 
 use std::process::Command;
 
