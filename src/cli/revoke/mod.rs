@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use rdkafka::config::ClientConfig;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::cluster::{ClusterError, GateArgs};
 use super::files::{self, FileError};
-use super::issue::{self, GenerateError};
 use super::output::plain;
 use super::topic::{TopicClient, TopicError, View};
 use super::{Exit, Format, Output, clock};
@@ -50,6 +50,7 @@ enum Command {
     /// Show one revocation
     Show {
         /// Its id
+        #[arg(allow_hyphen_values = true)]
         id: String,
     },
 }
@@ -71,7 +72,7 @@ struct Append {
     #[arg(long, value_name = "TEXT", conflicts_with = "set")]
     reason: Option<String>,
     /// Take the place of the revocation of this id; with `--until now` it ends [default: a new id]
-    #[arg(long, value_name = "ID", conflicts_with = "set")]
+    #[arg(long, value_name = "ID", conflicts_with = "set", allow_hyphen_values = true)]
     id: Option<String>,
 }
 
@@ -82,19 +83,19 @@ struct What {
     #[arg(long, value_name = "ID")]
     workload: Option<String>,
     /// A subject, as policies see it: `<sub>`, or `<domain>/<sub>` of another trust domain than the gate's
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     subject: Option<String>,
     /// A transaction, by `txn`
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     transaction: Option<String>,
     /// A token, by `jti`
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     token: Option<String>,
     /// A workflow
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     workflow: Option<String>,
     /// A key, by `kid`
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     key: Option<String>,
     /// A whole trust domain
     #[arg(long, value_name = "DOMAIN")]
@@ -141,9 +142,6 @@ pub enum RevokeError {
     /// The key cannot sign.
     #[error(transparent)]
     Sign(#[from] SignError),
-    /// No random bytes for an id.
-    #[error(transparent)]
-    Random(#[from] GenerateError),
     /// The machine's clock shows no usable time.
     #[error("the clock of this machine shows no usable time")]
     Clock,
@@ -250,7 +248,7 @@ impl Append {
             return Ok((id, token));
         }
         let statement = Statement {
-            id: self.id.clone().map_or_else(issue::random_id, Ok)?,
+            id: self.id.clone().unwrap_or_else(|| Uuid::now_v7().to_string()),
             target: self.what.target(),
             not_before: self.not_before,
             until: self.until,
