@@ -217,3 +217,6 @@ impl<'t> Keys<'t> {
         kid.or_else(|| self.0?.only_kid())
     }
 }
+
+#[cfg(test)]
+mod tests;

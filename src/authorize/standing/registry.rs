@@ -186,3 +186,6 @@ impl Standing {
         pin.shared.revocations.find((kind, id), issued_at, now, positions)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,12 @@ impl RevocationMap {
         self.0.get(kind as usize)
     }
 
+    /// Entries of all kinds, to see that nothing is left behind.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().flat_map(|map| map.iter().map(|held| held.len())).sum()
+    }
+
     /// A revocation in force at that moment that reaches what was issued then, as far as those positions.
     pub(super) fn find(
         &self,
