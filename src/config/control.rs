@@ -14,6 +14,7 @@ use super::route::RouteSettings;
 use super::sections::read_algorithms;
 use crate::authorize::ids::Topic;
 use crate::authorize::jose::Algorithm;
+use crate::authorize::route::WorkflowRule;
 
 /// How old a view may be where nothing says it.
 const DEFAULT_MAX_STALENESS: Duration = Duration::from_secs(10);
@@ -148,6 +149,18 @@ pub(super) fn read_control(
         table.report(
             Problem::warning(format!("`control.{key}` is named, and no topic is followed"))
                 .help("name `workflows`, `revocations` or `entities` too"),
+        );
+    }
+    let registered = |settings: &&RouteSettings| settings.route.workflow == WorkflowRule::Registered;
+    if settings.workflows.is_none()
+        && let Some(RouteSettings { route, .. }) = routes.iter().find(registered)
+    {
+        let message = format!(
+            "`control.workflows` is missing, and the route `{}` takes registered workflows alone",
+            route.name
+        );
+        table.report(
+            Problem::error(message).help("name the topic of the registry, or every record is refused"),
         );
     }
     if settings.revocations.is_some() && others.transmitters.is_empty() && others.administrators.is_none() {

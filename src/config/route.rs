@@ -109,6 +109,9 @@ fn read(mut table: Table<'_, '_>, mask: &[String], seen: &mut Seen) -> Option<Ro
     let start = table
         .take("start")
         .and_then(|item| item.choose(&[("earliest", Start::Earliest), ("latest", Start::Latest)]));
+    let workflow = table.take("workflow").and_then(|item| {
+        item.choose(&[("any", WorkflowRule::Any), ("registered", WorkflowRule::Registered)])
+    });
     let mapping = read_mapping(table.table("map"));
     if let (Some(item), Some(mapping)) = (&unproven, &mapping)
         && !mapping.maps_request()
@@ -141,7 +144,7 @@ fn read(mut table: Table<'_, '_>, mask: &[String], seen: &mut Seen) -> Option<Ro
         principal,
         parties,
         mapping: mapping?,
-        workflow: WorkflowRule::Any,
+        workflow: workflow.unwrap_or(WorkflowRule::Any),
         holding: None,
         compatibility,
         mask: mask.to_vec(),

@@ -140,6 +140,13 @@ fn every_mistake_has_its_place_and_its_advice() {
     check(require, &and("skew = \"10m\""), "must be from", "");
     check(require, &and("receipt_life = \"1500ms\""), "whole seconds", "");
     check(require, &and("token_expiry = \"never\""), "cannot be `never`", "accepted");
+    check(require, &and("workflow = \"known\""), "cannot be `known`", "registered");
+    check(
+        require,
+        &and("workflow = \"registered\""),
+        "`control.workflows` is missing",
+        "every record is refused",
+    );
     check(
         require,
         &and("parties = [\"senders\"]"),
