@@ -21,3 +21,6 @@ pub use revocations::RevocationChange;
 pub use statement::{EVENT_TYP, Notice, REVOCATION_TYP, StatementError, verify};
 pub use workflow::{Found, Registered, Status};
 pub use workflows::WorkflowChange;
+
+#[cfg(test)]
+mod tests;
