@@ -126,7 +126,7 @@ impl<'r> Tokens<'r> {
     }
 
     /// The hash of each that is there, in the order of the contract.
-    pub(super) fn hashes(&self) -> impl Iterator<Item = (TokenKind, Digest)> {
+    pub fn hashes(&self) -> impl Iterator<Item = (TokenKind, Digest)> {
         TokenKind::ALL.into_iter().filter_map(|kind| self.get(kind).map(|token| (kind, token_hash(token))))
     }
 

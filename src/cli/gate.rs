@@ -14,11 +14,12 @@ use crate::authorize::engine::Engine;
 use crate::authorize::ids::Topic;
 use crate::authorize::route::Route;
 use crate::cli::clock;
-use crate::config::{Config, Problems, Settings};
+use crate::config::{AccessSettings, Config, Problems, Settings};
 use crate::control::{self, Control, EntitiesFrom, WatchError, Watcher};
-use crate::serve::{ServeError, Server};
+use crate::serve::{self, ServeError, Server};
 use crate::stream::admin::{self, AdminError, TopicProblem, TopicsReport};
 use crate::stream::deciding::{EngineDecider, Gatework};
+use crate::stream::desk::{DeskStartError, RunningDesk};
 use crate::stream::gate::{Gate, GateError, GateSettings, StartError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::{GateStarted, TopicCreated, TopicWarned};
@@ -49,12 +50,15 @@ pub enum GateFailure {
     /// The lanes cannot be started.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// Health and metrics cannot be served.
+    /// An address cannot be listened on.
     #[error(transparent)]
     Serve(#[from] ServeError),
     /// Approvers cannot be served.
     #[error(transparent)]
     Approvals(#[from] ApprovalsFailure),
+    /// The desk for access evaluations cannot be started.
+    #[error(transparent)]
+    Desk(#[from] DeskStartError),
     /// The machine's clock stands before 1970.
     #[error("the clock of this machine stands before 1970")]
     Clock,
@@ -68,6 +72,8 @@ fn listed(problems: &[TopicProblem]) -> String {
 /// A running gate. Dropping it asks its lanes to stop and does not wait.
 #[derive(Debug)]
 pub struct RunningGate {
+    // In this order: answers under way end before the desk that they wait for.
+    access: Option<(Server, RunningDesk)>,
     lanes: Gate,
     server: Option<Server>,
     approvals: Option<RunningApprovals>,
@@ -119,8 +125,10 @@ impl RunningGate {
         let nonce = Uuid::now_v7().simple().to_string();
         let lanes = GateSettings::new(&settings, &topics.facts, nonce);
         GateStarted { realm: &realm, gate: &id, lanes: lanes.lanes }.emit(telemetry);
+        let access =
+            settings.access.as_ref().map(|access| start_access(access, &lanes, &work)).transpose()?;
         let lanes = Gate::start(&lanes, telemetry, |_| EngineDecider::new(work.clone()))?;
-        Ok(Some(Self { lanes, server, approvals, watcher }))
+        Ok(Some(Self { access, lanes, server, approvals, watcher }))
     }
 
     /// Where health and metrics are served.
@@ -147,6 +155,7 @@ impl RunningGate {
     /// the list.
     pub fn stop(self) -> Vec<GateError> {
         drop(self.approvals);
+        drop(self.access);
         self.lanes.stop();
         let errors = self.lanes.join();
         if let Some(server) = self.server {
@@ -154,6 +163,19 @@ impl RunningGate {
         }
         errors
     }
+}
+
+/// The desk and the HTTP face of access evaluations.
+fn start_access(
+    access: &AccessSettings,
+    gate: &GateSettings,
+    work: &Gatework,
+) -> Result<(Server, RunningDesk), GateFailure> {
+    let desk =
+        RunningDesk::start(gate, access.route.audit.clone(), Arc::clone(&work.codecs), &work.telemetry)?;
+    let route = Arc::clone(&access.route);
+    let server = serve::access::start(access.listen, access.url.clone(), route, work.clone(), desk.desk())?;
+    Ok((server, desk))
 }
 
 /// The topics of every route, looked at and, where they are the gate's own, made. `None` where `give_up` has had enough of

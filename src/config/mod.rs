@@ -2,6 +2,7 @@
 //! Limits: it reads the file and the gate's key; key sets and policies are `control`'s, which watches them, and topics
 //! are the broker's word.
 
+mod access;
 mod approvals;
 mod control;
 mod document;
@@ -20,12 +21,14 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+pub use self::access::AccessSettings;
 pub use self::approvals::{ApprovalSettings, OidcKeys, OidcSettings};
 pub use self::control::{ApproverFiles, ControlSettings, IssuerFiles, OtherFiles};
 pub use self::kafka::KafkaProperties;
 pub use self::problem::{Problem, Problems, Report, Source, source};
 pub use self::route::{RouteSettings, Start};
 
+use self::access::read_access;
 use self::approvals::read_approvals;
 use self::control::{read_administrators, read_approvers, read_control, read_transmitters};
 use self::document::{Parsed, Reading};
@@ -95,6 +98,8 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// Where approvers answer over HTTP; `None` is nowhere.
     pub approvals: Option<ApprovalSettings>,
+    /// Where access evaluations are answered; `None` is nowhere.
+    pub access: Option<AccessSettings>,
     /// Where OpenTelemetry data go; `None` is nowhere.
     pub otlp_endpoint: Option<String>,
     /// Which log lines are written, and how.
@@ -275,6 +280,7 @@ impl Loaded {
         }
         let routes = route::read_all(tables, &mask);
         let control = read_control(root.table("control"), &routes, &trust.others);
+        let access = read_access(root.table("access"), &routes);
         root.finish();
 
         let problems = reading.finish();
@@ -293,6 +299,7 @@ impl Loaded {
                     policy,
                     listen,
                     approvals,
+                    access,
                     otlp_endpoint,
                     log,
                     routes: routes.clone(),

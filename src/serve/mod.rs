@@ -2,6 +2,7 @@
 //! unless the configuration says otherwise. Limits: these three only read; nothing that is asked of them can change what
 //! the gate does, and there is no authentication, so that whoever reaches the port may read them.
 
+pub mod access;
 pub mod approvals;
 mod ready;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::admin::{TopicFacts, window};
 use super::clock::SystemClock;
 use super::decider::Decider;
+use super::desk::DeskSettings;
 use super::kafka::KafkaLog;
 use super::kafka::settings::{KafkaSettings, writer_prefix};
 use super::lane::{HoldTopics, Lane, LaneError, LaneSettings, Source, Stop, TopicLimits};
@@ -100,8 +101,29 @@ impl GateSettings {
         Some((*sizes.iter().min()?, *sizes.iter().max()?))
     }
 
+    /// The name that no other gate of the group has.
+    fn name(&self) -> &str {
+        self.instance.as_deref().unwrap_or(&self.nonce)
+    }
+
+    /// Where this gate's desk writes.
+    pub(super) fn desk(&self, audit: Topic) -> DeskSettings {
+        let limits = self.lane.limits.get(&audit).copied().unwrap_or_default();
+        DeskSettings { audit, limits, name: self.name().to_owned() }
+    }
+
+    /// The connection of its desk, which never joins the group.
+    pub(super) fn desk_kafka(&self) -> KafkaSettings {
+        KafkaSettings {
+            member: None,
+            writer: format!("{}{}-desk", writer_prefix(&self.group), self.name()),
+            topics: Vec::new(),
+            ..self.kafka(0)
+        }
+    }
+
     fn kafka(&self, lane: usize) -> KafkaSettings {
-        let name = self.instance.as_deref().unwrap_or(&self.nonce);
+        let name = self.name();
         KafkaSettings {
             properties: self.properties.clone(),
             group: self.group.clone(),

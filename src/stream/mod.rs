@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod clock;
 pub mod decider;
 pub mod deciding;
+pub mod desk;
 pub mod gate;
 pub mod kafka;
 pub mod kafka_ffi;

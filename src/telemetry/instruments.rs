@@ -38,6 +38,11 @@ pub(super) struct Instruments {
     pub issuer_key_loads: Counter<u64>,
     pub answers_written: Counter<u64>,
     pub approvals_refused: Counter<u64>,
+    pub evaluations: Counter<u64>,
+    pub evaluation_duration: Histogram<f64>,
+    pub access_refused: Counter<u64>,
+    pub desk_commit_duration: Histogram<f64>,
+    pub desk_away: Counter<u64>,
 }
 
 impl Instruments {
@@ -106,6 +111,26 @@ impl Instruments {
             approvals_refused: counter(
                 "countersign.approvals.refused",
                 "Approvers' requests refused over HTTP, by error",
+            ),
+            evaluations: counter(
+                "countersign.evaluations",
+                "Access evaluations committed, by route, outcome and reason",
+            ),
+            evaluation_duration: seconds(
+                "countersign.evaluation.duration",
+                "Time from a request for evaluations to the commit of their audit records",
+            ),
+            access_refused: counter(
+                "countersign.access.refused",
+                "Requests for evaluations answered without a decision, by status and reason",
+            ),
+            desk_commit_duration: seconds(
+                "countersign.desk.commit.duration",
+                "Time to write and commit the audit records of evaluations",
+            ),
+            desk_away: counter(
+                "countersign.desk.away",
+                "Times that audit records of evaluations could not be committed",
             ),
         }
     }

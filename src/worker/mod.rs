@@ -21,6 +21,7 @@
 //! and anybody may write one. Limits: a countersignature says that this record was allowed when the gate decided, not that it still is, nor that it
 //! was not read before: a worker that must not act twice remembers [`Received::decision`].
 
+pub mod access;
 mod book;
 pub mod job;
 pub mod kafka;

@@ -87,6 +87,19 @@ pub fn everything(telemetry: &Telemetry) {
     LaneRevoked { lane: 0, partitions: &[partition(4)], lost: false }.emit(telemetry);
     LaneRevoked { lane: 0, partitions: &[partition(5)], lost: true }.emit(telemetry);
     approvals(telemetry);
+    access(telemetry);
+}
+
+/// What is asked over HTTP in the middle of a job.
+fn access(telemetry: &Telemetry) {
+    let (problem, took) = ("broker transport failure", Duration::from_millis(7));
+    DeskOpened { tree: "gate-1/0190a6c0000070008000000000000001" }.emit(telemetry);
+    for denied in [None, Some(Reason::NotPermitted)] {
+        Evaluated { route: ROUTE, denied, took }.emit(telemetry);
+    }
+    AccessRefused { status: 401, reason: Some(Reason::Replayed) }.emit(telemetry);
+    DeskCommitted { records: 2, commit: took }.emit(telemetry);
+    DeskAway { problem }.emit(telemetry);
 }
 
 /// Approvers and their answers over HTTP.

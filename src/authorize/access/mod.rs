@@ -5,7 +5,7 @@
 mod body;
 mod reply;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use super::audit::AuditRecord;
 use super::case::Case;

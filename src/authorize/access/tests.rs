@@ -20,7 +20,7 @@ use crate::authorize::testing::{
     transaction_claims, trust_with,
 };
 
-const URL: &str = "http://127.0.0.1:8081/access/v1/evaluation";
+pub(crate) const URL: &str = "http://127.0.0.1:8081/access/v1/evaluation";
 const SCHEMA: &str = r#"
     entity Workload;
     entity User = { role: String };
@@ -57,32 +57,32 @@ const ENTITIES: &str = r#"[
     {"uid": {"type": "User", "id": "bob"}, "attrs": {"role": "admin"}, "parents": []}
 ]"#;
 
-struct World {
-    engine: Engine,
-    route: Route,
-    snapshot: Snapshot,
+pub(crate) struct World {
+    pub(crate) engine: Engine,
+    pub(crate) route: Route,
+    pub(crate) snapshot: Snapshot,
     seen: RefCell<HashSet<[u8; 16]>>,
 }
 
 /// The tokens of a request; a change of the WPT's claims before it is signed.
-struct Tokened {
-    wit: String,
-    wpt: String,
-    txn: Option<String>,
-    chain: Option<String>,
-    grant: Option<String>,
+pub(crate) struct Tokened {
+    pub(crate) wit: String,
+    pub(crate) wpt: String,
+    pub(crate) txn: Option<String>,
+    pub(crate) chain: Option<String>,
+    pub(crate) grant: Option<String>,
 }
 
-fn sign(kind: TokenKind, claims: &Value, by: &str) -> String {
+pub(crate) fn sign(kind: TokenKind, claims: &Value, by: &str) -> String {
     key(by).sign(kind, claims).unwrap()
 }
 
 impl Tokened {
-    fn new(edit: impl FnOnce(&mut Value)) -> Self {
+    pub(crate) fn new(edit: impl FnOnce(&mut Value)) -> Self {
         Self::with(true, false, false, edit)
     }
 
-    fn with(txn: bool, chain: bool, grant: bool, edit: impl FnOnce(&mut Value)) -> Self {
+    pub(crate) fn with(txn: bool, chain: bool, grant: bool, edit: impl FnOnce(&mut Value)) -> Self {
         let wit = sign(TokenKind::WorkloadIdentity, &identity_claims(), "issuer");
         let hash = |token: &str| Value::from(token_hash(token.as_bytes()).to_string());
         let mut claims = json!({"aud": URL, "exp": NOW_S + 60, "jti": "j-1", "wth": hash(&wit)});
@@ -129,11 +129,11 @@ impl Tokened {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::on(route())
     }
 
-    fn on(route: Route) -> Self {
+    pub(crate) fn on(route: Route) -> Self {
         let file = |name: &str, text: &str| SourceFile { name: name.into(), text: text.into() };
         let offer = Offer { subject_type: Some("User".into()), ..Offer::default() };
         let bundle =
@@ -189,11 +189,11 @@ impl World {
     }
 }
 
-fn body(subject: (&str, &str), action: Value, resource: Value) -> Value {
+pub(crate) fn body(subject: (&str, &str), action: Value, resource: Value) -> Value {
     json!({"subject": {"type": subject.0, "id": subject.1}, "action": action, "resource": resource})
 }
 
-fn about_itself(action: &str, resource: (&str, &str)) -> Value {
+pub(crate) fn about_itself(action: &str, resource: (&str, &str)) -> Value {
     body(("Workload", PAYER), json!({"name": action}), json!({"type": resource.0, "id": resource.1}))
 }
 

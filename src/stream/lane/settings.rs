@@ -55,7 +55,7 @@ impl TopicLimits {
     const HEADER_OVERHEAD: usize = 10;
 
     /// Why the topic will not take this record, if that is certain.
-    pub(super) fn refuse(self, record: &Outgoing) -> Option<&'static str> {
+    pub(in crate::stream) fn refuse(self, record: &Outgoing) -> Option<&'static str> {
         if self.compacted && record.key.is_none() {
             return Some("the topic is compacted and the record has no key");
         }

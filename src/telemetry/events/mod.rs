@@ -4,6 +4,7 @@
 //!
 //! What concerns records is emitted only after their transaction was committed: nothing is shown before.
 
+mod access;
 mod approvals;
 mod gate;
 mod lanes;
@@ -12,6 +13,7 @@ mod signals;
 
 use std::time::Duration;
 
+pub use access::{AccessRefused, DeskAway, DeskCommitted, DeskOpened, Evaluated};
 pub use approvals::{
     AnswerWritten, ApprovalRefused, ChallengeUnreadable, IssuerKeysLoaded, IssuerKeysRefused,
 };

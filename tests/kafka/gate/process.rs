@@ -51,10 +51,14 @@ impl GateProcess {
         Self { watched, pid: Pid::from_raw(pid), log }
     }
 
-    /// Where health and metrics are served, by the gate's own log.
     fn address(&self) -> Option<SocketAddr> {
+        self.serving("health and metrics")
+    }
+
+    /// Where that is served, by the gate's own log.
+    pub fn serving(&self, what: &str) -> Option<SocketAddr> {
         let text = fs::read_to_string(&self.log).ok()?;
-        let line = text.lines().find(|line| line.contains("health and metrics are served"))?;
+        let line = text.lines().find(|line| line.contains(&format!("{what} are served")))?;
         let (_, rest) = line.split_once("127.0.0.1:")?;
         let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
         Some(SocketAddr::from(([127, 0, 0, 1], port.parse().ok()?)))

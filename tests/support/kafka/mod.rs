@@ -64,6 +64,22 @@ pub fn unexamined_broker(test: &str) -> Option<&'static Broker> {
     }
 }
 
+/// A broker of its own for a test that ends it: with the process, or `None` where `test` has to be skipped.
+#[allow(dead_code, reason = "not every binary ends a broker")]
+pub fn apart(test: &str) -> Option<(&'static Broker, Watched)> {
+    match launch::start() {
+        Ok((bootstrap, process)) => Some((Box::leak(Box::new(Broker::at(bootstrap))), process)),
+        Err(Unavailable::Failed(cause)) => panic!("no Kafka broker: {cause}"),
+        Err(Unavailable::Missing(what)) if must_not_skip() => {
+            panic!("`{test}` needs a Kafka broker and CI never skips: {what}")
+        }
+        Err(Unavailable::Missing(what)) => {
+            skip(test, &what);
+            None
+        }
+    }
+}
+
 impl Broker {
     /// The broker named in the environment, or a new one that ends with this process.
     pub fn start() -> Result<Self, Unavailable> {

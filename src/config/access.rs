@@ -1,0 +1,100 @@
+//! `[access]`: where access evaluations are answered over HTTP, and by the rules of which route. Limits: nothing is served
+//! where `listen` is absent.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::document::{Table, nearest};
+use super::problem::Problem;
+use super::route::RouteSettings;
+use crate::authorize::route::Route;
+
+/// Where and how access evaluations are answered.
+#[derive(Debug, Clone)]
+pub struct AccessSettings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The base that callers write into their proofs, without a slash at its end; `None` is the address itself.
+    pub url: Option<String>,
+    /// By whose rules: what a caller must bring, mask, audit topic.
+    pub route: Arc<Route>,
+}
+
+/// Reads the table; its route is one of `routes`.
+pub(super) fn read_access(mut table: Table<'_, '_>, routes: &[RouteSettings]) -> Option<AccessSettings> {
+    let listen = table.take("listen");
+    let insecure = table.take("insecure_listen").and_then(|item| item.flag()).unwrap_or(false);
+    let route = table.take("route");
+    let url = table.take("url");
+    let Some(listen) = listen else {
+        for item in [route, url].into_iter().flatten() {
+            item.report(
+                Problem::warning(format!("`{}` has no effect without `access.listen`", item.path))
+                    .help("write `listen = \"127.0.0.1:8081\"` to answer access evaluations"),
+            );
+        }
+        table.finish();
+        return None;
+    };
+    let address = listen.text().and_then(|text| {
+        let address: Option<SocketAddr> = text.parse().ok();
+        match address {
+            None => listen.report(
+                Problem::error(format!("`{text}` is no address to listen on"))
+                    .help("write an address and a port, such as \"127.0.0.1:8081\""),
+            ),
+            Some(address) if !address.ip().is_loopback() && !insecure => listen.report(
+                Problem::error(format!("`{text}` is reached from other machines, and nothing is encrypted there"))
+                    .help("listen on 127.0.0.1 behind a proxy that speaks TLS, and name its address as `url`; or, in a network that you trust, write `insecure_listen = true`"),
+            ),
+            _ => {}
+        }
+        address.filter(|address| address.ip().is_loopback() || insecure)
+    });
+    let route = match route {
+        Some(item) => item.text().and_then(|name| {
+            let found = routes.iter().find(|settings| settings.route.name == name);
+            if found.is_none() {
+                let names: Vec<&str> = routes.iter().map(|settings| &*settings.route.name).collect();
+                item.report(Problem::error(format!("there is no route `{name}`")).help(
+                    match nearest(&name, &names) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => format!("the routes are `{}`", names.join("`, `")),
+                    },
+                ));
+            }
+            found
+        }),
+        None if routes.len() < 2 => routes.first(),
+        None => {
+            listen.report(
+                Problem::error("`access.route` is missing, and there is more than one route")
+                    .help("name the route by whose rules evaluations are answered"),
+            );
+            None
+        }
+    };
+    let url = url.and_then(|item| {
+        let text = item.text()?;
+        if !is_base(&text) {
+            item.report(
+                Problem::error(format!("`{text}` is no base that callers could name"))
+                    .help("write scheme, host and port without a slash at the end, such as \"https://gate.example.org\""),
+            );
+        }
+        Some(text)
+    });
+    table.finish();
+    Some(AccessSettings { listen: address?, url, route: Arc::clone(&route?.route) })
+}
+
+/// Scheme, host and perhaps port and path, as a proof's `aud` begins with it.
+fn is_base(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    rest.is_some_and(|rest| {
+        !rest.is_empty()
+            && !rest.starts_with(['/', ':'])
+            && !rest.ends_with('/')
+            && rest.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'@' | b'"' | b'\\'))
+    })
+}
