@@ -6,6 +6,7 @@ mod access;
 mod approvals;
 mod control;
 mod document;
+mod holding;
 mod item;
 mod kafka;
 mod problem;
@@ -279,6 +280,14 @@ impl Loaded {
             );
         }
         let routes = route::read_all(tables, &mask);
+        let holds = routes.iter().any(|settings| settings.route.holding.is_some());
+        if holds && gate.as_ref().is_some_and(|(_, member)| member.delivery == Delivery::AtLeastOnce) {
+            root.report(
+                Problem::error("`delivery = \"at_least_once\"` while a route holds records").help(
+                    "a held record could be released twice: use exactly_once, or take `challenges` away",
+                ),
+            );
+        }
         let control = read_control(root.table("control"), &routes, &trust.others);
         let access = read_access(root.table("access"), &routes);
         root.finish();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::document::Table;
+use super::holding::read_holding;
 use super::item::Item;
 use super::problem::Problem;
 use super::sections::is_name;
@@ -38,7 +39,7 @@ pub enum Start {
     Latest,
 }
 
-const DAY_S: u32 = 86_400;
+pub(super) const DAY_S: u32 = 86_400;
 
 /// Reads every route that can be read.
 pub(super) fn read_all(tables: Vec<Table<'_, '_>>, mask: &[String]) -> Vec<RouteSettings> {
@@ -76,6 +77,13 @@ fn read(mut table: Table<'_, '_>, mask: &[String], seen: &mut Seen) -> Option<Ro
         check_written(seen, &label, key, topic, item, &from, &replay_topics);
     }
 
+    let taken: Vec<(&'static str, &Topic)> = written
+        .iter()
+        .filter_map(|(key, topic)| Some((*key, &topic.as_ref()?.0)))
+        .chain(from.iter().map(|topic| ("from", topic)))
+        .chain(replay_topics.values().map(|topic| ("replay_topic", topic)))
+        .collect();
+    let holding = read_holding(&mut table, &from, &taken);
     let unproven = table.take("unproven");
     let unproven_id = unproven.as_ref().and_then(|item| item.parse::<WorkloadId>());
     let require = read_require(&mut table, unproven.is_some());
@@ -144,8 +152,8 @@ fn read(mut table: Table<'_, '_>, mask: &[String], seen: &mut Seen) -> Option<Ro
         principal,
         parties,
         mapping: mapping?,
-        workflow: workflow.unwrap_or(WorkflowRule::Any),
-        holding: None,
+        workflow: WorkflowRule::Any,
+        holding,
         compatibility,
         mask: mask.to_vec(),
     };

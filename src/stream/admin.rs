@@ -2,17 +2,16 @@
 //! made where they are missing. Limits: it changes nothing that exists; what a person has to do is said with the command
 //! that does it.
 
+mod look;
+mod make;
+
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rdkafka::admin::{
-    AdminClient, AdminOptions, ConfigResource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
-    TopicReplication,
-};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 
+use self::look::Look;
 use crate::authorize::ids::Topic;
 use crate::authorize::replay::window_ms;
 use crate::authorize::route::Route;
@@ -22,8 +21,8 @@ use crate::config::{KafkaProperties, RouteSettings};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How much longer than it must a replay topic that the gate makes keeps its records: clocks differ.
 const SLACK: Duration = Duration::from_secs(3600);
-/// Partitions that are suggested where nothing says how many.
-const SUGGESTED_PARTITIONS: i32 = 12;
+/// How much longer than a hold the answers to it are kept.
+const ANSWERS_SLACK: Duration = Duration::from_secs(86_400);
 
 /// A source topic and what goes with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +40,33 @@ pub struct SourceTopic {
     pub trust_create_time: bool,
     /// Where its outcomes and audit records go: the destination first.
     pub targets: Vec<Topic>,
+    /// What its held records need; `None` where its route does not hold.
+    pub holding: Option<HoldingTopics>,
+}
+
+/// The topics of a source topic whose route holds: the gate's own, but for what others read and write in them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldingTopics {
+    /// Where challenges are published; compacted, so that the last state of each stays readable.
+    pub challenges: Topic,
+    /// Where held records are kept; compacted, with as many partitions as the source.
+    pub holds: Topic,
+    /// Where answers come from; stamped by the broker, with as many partitions as the source.
+    pub answers: Topic,
+    /// How long answers must be kept: no hold of the route lasts longer.
+    pub keep: Duration,
+}
+
+impl HoldingTopics {
+    fn of(route: &Route, source: &Topic) -> Option<Self> {
+        let holding = route.holding.as_ref()?;
+        Some(Self {
+            challenges: holding.challenges.clone(),
+            holds: holding.holds.get(source)?.clone(),
+            answers: holding.answers.get(source)?.clone(),
+            keep: Duration::from_secs(holding.hold_s.into()) + ANSWERS_SLACK,
+        })
+    }
 }
 
 /// The source topics of these routes, with all that belongs to them.
@@ -57,6 +83,7 @@ pub fn source_topics(routes: &[RouteSettings]) -> Vec<SourceTopic> {
                 max_queue_time: Duration::from_secs(route.max_queue_time_s.into()),
                 trust_create_time: route.trust_create_time,
                 targets: vec![route.to.clone(), route.denied.clone(), route.audit.clone()],
+                holding: HoldingTopics::of(&route, topic),
             })
             .collect::<Vec<_>>()
     };
@@ -122,6 +149,52 @@ pub enum TopicProblem {
         /// Changes it.
         command: String,
     },
+    /// What held records need must be compacted: retention would forget them while they are held.
+    #[error("topic `{topic}` is not compacted, and what it keeps must not be forgotten with time")]
+    NotCompacted {
+        /// Which.
+        topic: Topic,
+        /// Changes it.
+        command: String,
+    },
+    /// The topics of held records and answers must have a partition for each of the source's.
+    #[error("topic `{of}` has {has} partitions and `{topic}`, whose held records need it, has {needs}")]
+    TooFew {
+        /// The source topic.
+        topic: Topic,
+        /// The topic with too few.
+        of: Topic,
+        /// How many it has.
+        has: i32,
+        /// How many it needs.
+        needs: i32,
+        /// Changes it.
+        command: String,
+    },
+    /// Whether an answer came in time must be the broker's word.
+    #[error(
+        "topic `{answers}` has the senders' own timestamps, and an answer counts by when the broker took it"
+    )]
+    NotStamped {
+        /// Which.
+        answers: Topic,
+        /// Changes it.
+        command: String,
+    },
+    /// The answers topic forgets answers to what is still held.
+    #[error(
+        "topic `{answers}` keeps records for {has_ms} ms, and a record can be held for {needs_ms} ms less a day"
+    )]
+    AnswersRetention {
+        /// Which.
+        answers: Topic,
+        /// How long it keeps records.
+        has_ms: i64,
+        /// How long it must.
+        needs_ms: i64,
+        /// Changes it.
+        command: String,
+    },
     /// The replay topic forgets proofs that are still good.
     #[error(
         "topic `{replay}` keeps records for {has_ms} ms, and a copy of a proof can come {needs_ms} ms later"
@@ -146,6 +219,10 @@ impl TopicProblem {
             | Self::NotMade { command, .. }
             | Self::Compacted { command, .. }
             | Self::Partitions { command, .. }
+            | Self::NotCompacted { command, .. }
+            | Self::TooFew { command, .. }
+            | Self::NotStamped { command, .. }
+            | Self::AnswersRetention { command, .. }
             | Self::Retention { command, .. } => command,
         }
     }
@@ -180,9 +257,9 @@ pub enum TopicWarning {
 pub struct TopicsReport {
     /// Every topic that is there.
     pub facts: BTreeMap<Topic, TopicFacts>,
-    /// What was made: the topic and its partition count.
+    /// What was made, or made to grow: the topic and its partition count.
     pub made: Vec<(Topic, i32)>,
-    /// What would be made by a gate that starts, where nothing may be made now.
+    /// What would be made, or made to grow, by a gate that starts, where nothing may be made now.
     pub would_make: Vec<(Topic, i32)>,
     /// What keeps the gate from starting.
     pub problems: Vec<TopicProblem>,
@@ -210,219 +287,17 @@ pub fn inspect(
     sources: &[SourceTopic],
     make: bool,
 ) -> Result<TopicsReport, AdminError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut config = ClientConfig::new();
     config.set("allow.auto.create.topics", "false").set("log.connection.close", "false");
     for (name, value) in properties.iter() {
         config.set(name, value);
     }
     let bootstrap = properties.get("bootstrap.servers").unwrap_or("localhost:9092").to_owned();
-    let mut look = Look {
-        admin: config.create()?,
-        runtime,
-        tool: format!("kafka-topics.sh --bootstrap-server {bootstrap}"),
-        configs: format!("kafka-configs.sh --bootstrap-server {bootstrap} --alter --entity-type topics"),
-        settings: BTreeMap::new(),
-        patience: patience(properties),
-        silent: None,
-        report: TopicsReport::default(),
-    };
+    let mut look = Look::new(&config, &bootstrap, properties)?;
     for source in sources {
         look.source(source, make)?;
     }
-    Ok(look.report)
-}
-
-struct Look {
-    admin: AdminClient<DefaultClientContext>,
-    runtime: tokio::runtime::Runtime,
-    tool: String,
-    configs: String,
-    settings: BTreeMap<Topic, BTreeMap<String, String>>,
-    /// How long one question about settings may take.
-    patience: Duration,
-    /// Why settings were not told, once a question about them has had no answer: the next ones would have none either.
-    silent: Option<String>,
-    report: TopicsReport,
-}
-
-/// As long as any request may take, where a person says so and it is less.
-fn patience(properties: &KafkaProperties) -> Duration {
-    let said = properties.get("socket.timeout.ms").and_then(|text| text.parse().ok());
-    said.map_or(PATIENCE, |ms| PATIENCE.min(Duration::from_millis(ms)))
-}
-
-impl Look {
-    fn source(&mut self, source: &SourceTopic, make: bool) -> Result<(), AdminError> {
-        let count = self.see(&source.topic)?;
-        if let Some(settings) = self.settings.get(&source.topic) {
-            if is_compacted(settings) {
-                let command = self.alter(&source.topic, "cleanup.policy=delete");
-                self.problem(TopicProblem::Compacted { topic: source.topic.clone(), command });
-            } else if settings.get("message.timestamp.type").is_some_and(|kind| kind == "CreateTime")
-                && !source.trust_create_time
-            {
-                let command = self.alter(&source.topic, "message.timestamp.type=LogAppendTime");
-                self.report.warnings.push(TopicWarning::CreateTime { topic: source.topic.clone(), command });
-            }
-        }
-        if count.is_none() {
-            let command = self.create(&source.topic, None, &["message.timestamp.type=LogAppendTime"]);
-            self.problem(TopicProblem::Missing { topic: source.topic.clone(), command });
-        }
-        for (place, target) in source.targets.iter().enumerate() {
-            if self.see(target)?.is_none() {
-                // Workers then judge a countersignature when the broker took the record, however long it waited.
-                let settings: &[&str] =
-                    if place == 0 { &["message.timestamp.type=LogAppendTime"] } else { &[] };
-                let command = self.create(target, count, settings);
-                self.problem(TopicProblem::Missing { topic: target.clone(), command });
-            }
-        }
-        match (self.see(&source.replay)?, count) {
-            (Some(has), Some(needs)) => self.replay(source, has, needs),
-            (None, Some(needs)) => self.make_replay(source, needs, make)?,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// An existing replay topic has to fit its source.
-    fn replay(&mut self, source: &SourceTopic, has: i32, needs: i32) {
-        let replay = source.replay.clone();
-        if has < needs {
-            let command = format!("{} --alter --topic {replay} --partitions {needs}", self.tool);
-            let topic = source.topic.clone();
-            self.problem(TopicProblem::Partitions { topic, replay: replay.clone(), has, needs, command });
-        }
-        let Some(settings) = self.settings.get(&replay) else { return };
-        let retention = settings.get("retention.ms").and_then(|text| text.parse::<i64>().ok());
-        if is_compacted(settings) {
-            let command = self.alter(&replay, "cleanup.policy=delete");
-            self.problem(TopicProblem::Compacted { topic: replay.clone(), command });
-        }
-        let needs_ms = millis(must_keep(source));
-        if let Some(has_ms) = retention.filter(|kept| *kept >= 0 && *kept < needs_ms) {
-            let command = self.alter(&replay, &format!("retention.ms={}", millis(kept_for(source))));
-            self.problem(TopicProblem::Retention { replay, has_ms, needs_ms, command });
-        }
-    }
-
-    fn make_replay(&mut self, source: &SourceTopic, partitions: i32, make: bool) -> Result<(), AdminError> {
-        let replay = &source.replay;
-        if !make {
-            self.report.would_make.push((replay.clone(), partitions));
-            return Ok(());
-        }
-        let retention = millis(kept_for(source)).to_string();
-        let settings = [
-            ("cleanup.policy", "delete"),
-            ("retention.ms", &retention),
-            ("message.timestamp.type", "LogAppendTime"),
-        ];
-        // -1 is the broker's own default, which fits its number of nodes.
-        let mut topic = NewTopic::new(replay.as_str(), partitions, TopicReplication::Fixed(-1));
-        for (name, value) in settings {
-            topic = topic.set(name, value);
-        }
-        let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
-        let results = self.runtime.block_on(self.admin.create_topics([&topic], &options))?;
-        let refused = results.into_iter().find_map(Result::err).map(|(_, code)| code);
-        match refused {
-            // Another gate of the group was faster.
-            None | Some(RDKafkaErrorCode::TopicAlreadyExists) => {
-                let deadline = Instant::now() + PATIENCE;
-                while self.see(replay)?.is_none() && Instant::now() < deadline {
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                if refused.is_none() {
-                    self.report.made.push((replay.clone(), partitions));
-                }
-            }
-            Some(code) => {
-                let text: Vec<String> =
-                    settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
-                let text: Vec<&str> = text.iter().map(String::as_str).collect();
-                let command = self.create(replay, Some(partitions), &text);
-                self.problem(TopicProblem::NotMade { topic: replay.clone(), why: code.to_string(), command });
-            }
-        }
-        Ok(())
-    }
-
-    /// How many partitions a topic has, its settings looked at where it is there; `None` where it is not.
-    fn see(&mut self, topic: &Topic) -> Result<Option<i32>, AdminError> {
-        if let Some(facts) = self.report.facts.get(topic) {
-            return Ok(Some(facts.partitions));
-        }
-        let metadata = self.admin.inner().fetch_metadata(Some(topic.as_str()), PATIENCE)?;
-        let found = metadata
-            .topics()
-            .iter()
-            .find(|found| found.name() == topic.as_str() && found.error().is_none())
-            .and_then(|found| i32::try_from(found.partitions().len()).ok())
-            .filter(|count| *count > 0);
-        let Some(partitions) = found else { return Ok(None) };
-        let mut facts = TopicFacts { partitions, ..TopicFacts::default() };
-        match self.describe(topic) {
-            Ok(settings) => {
-                facts.max_bytes = settings.get("max.message.bytes").and_then(|text| text.parse().ok());
-                facts.compacted = Some(is_compacted(&settings));
-                self.settings.insert(topic.clone(), settings);
-            }
-            Err(why) => self.report.warnings.push(TopicWarning::Unseen { topic: topic.clone(), why }),
-        }
-        self.report.facts.insert(topic.clone(), facts);
-        Ok(Some(partitions))
-    }
-
-    fn describe(&mut self, topic: &Topic) -> Result<BTreeMap<String, String>, String> {
-        if let Some(why) = &self.silent {
-            return Err(why.clone());
-        }
-        let options = AdminOptions::new().request_timeout(Some(self.patience));
-        let asked = [ResourceSpecifier::Topic(topic.as_str())];
-        let answered =
-            self.runtime.block_on(self.admin.describe_configs(&asked, &options)).map_err(|error| {
-                let why = error.to_string();
-                // A broker that does not answer this question, as the embedded one, is not asked for every topic.
-                let code = error.rdkafka_error_code();
-                if matches!(
-                    code,
-                    Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut)
-                ) {
-                    self.silent = Some(why.clone());
-                }
-                why
-            })?;
-        let named = OwnedResourceSpecifier::Topic(topic.to_string());
-        for resource in answered {
-            let ConfigResource { specifier, entries } = resource.map_err(|code| code.to_string())?;
-            if specifier == named {
-                return Ok(entries
-                    .into_iter()
-                    .filter_map(|entry| Some((entry.name, entry.value?)))
-                    .collect());
-            }
-        }
-        Err("no answer".to_owned())
-    }
-
-    fn problem(&mut self, problem: TopicProblem) {
-        if !self.report.problems.contains(&problem) {
-            self.report.problems.push(problem);
-        }
-    }
-
-    fn create(&self, topic: &Topic, partitions: Option<i32>, settings: &[&str]) -> String {
-        let partitions = partitions.unwrap_or(SUGGESTED_PARTITIONS);
-        let settings: String = settings.iter().map(|setting| format!(" --config {setting}")).collect();
-        format!("{} --create --topic {topic} --partitions {partitions}{settings}", self.tool)
-    }
-
-    fn alter(&self, topic: &Topic, setting: &str) -> String {
-        format!("{} --entity-name {topic} --add-config {setting}", self.configs)
-    }
+    Ok(look.into_report())
 }
 
 fn is_compacted(settings: &BTreeMap<String, String>) -> bool {
@@ -434,10 +309,6 @@ fn is_compacted(settings: &BTreeMap<String, String>) -> bool {
 /// A copy that is decided later than this after its original is too old, or outside of the proof's life.
 fn must_keep(source: &SourceTopic) -> Duration {
     source.window + source.max_queue_time
-}
-
-fn kept_for(source: &SourceTopic) -> Duration {
-    must_keep(source) + SLACK
 }
 
 fn millis(time: Duration) -> i64 {

@@ -517,6 +517,7 @@ fn topics_are_checked_and_the_gates_own_made() {
         max_queue_time: Duration::from_secs(60),
         trust_create_time: false,
         targets: vec![topic(target)],
+        holding: None,
     };
     let mut properties = KafkaProperties::default();
     properties.set("bootstrap.servers", broker.bootstrap());

@@ -12,6 +12,7 @@ mod demo;
 mod first_route;
 mod gate;
 mod harness;
+mod holding;
 mod jobs;
 mod kill_nine;
 mod lanes;

@@ -19,7 +19,7 @@ use crate::authorize::trust::Trust;
 use crate::cli::gate::RunningGate;
 use crate::cli::interrupt::Flag;
 use crate::cli::issue;
-use crate::config::Config;
+use crate::config::{Config, Delivery};
 use crate::control::TrustSource;
 use crate::telemetry::{GateStatus, SnapshotKind, Telemetry};
 
@@ -88,7 +88,11 @@ impl World {
         let mut configs = Vec::new();
         for name in ["invoices", "ledger"] {
             let path = self.folder.path().join(format!("{name}.toml"));
-            let config = Config::load(&path, []).map_err(DemoError::Config)?;
+            let mut config = Config::load(&path, []).map_err(DemoError::Config)?;
+            if !self.is_exactly_once() {
+                // Said here and not in the file: a configuration that holds records is refused with it.
+                config.settings.member.delivery = Delivery::AtLeastOnce;
+            }
             self.trust = TrustSource::read(&config.settings.trust).load().map_err(DemoError::Config)?;
             configs.push((name, config));
         }
@@ -194,7 +198,6 @@ impl World {
                     text = text.replace(&format!("\"{route}."), &format!("\"{}{route}.", self.prefix));
                 }
                 if !self.is_exactly_once() {
-                    text = text.replace("lanes = 1", "lanes = 1\ndelivery = \"at_least_once\"");
                     // The embedded broker leaves questions about settings unanswered: they need not be waited for long.
                     text = text.replace("[kafka]", "[kafka]\n\"socket.timeout.ms\" = \"2000\"");
                 }

@@ -77,7 +77,13 @@ impl Broker {
     /// Makes a topic and returns its unique name.
     pub fn create_topic(&self, stem: &str, partitions: i32, settings: &[(&str, &str)]) -> String {
         let name = self.unique(stem);
-        let mut topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+        self.create_named(&name, partitions, settings);
+        name
+    }
+
+    /// Makes a topic of a name that nobody else uses.
+    pub fn create_named(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         for (setting, value) in settings {
             topic = topic.set(setting, value);
         }
@@ -87,8 +93,7 @@ impl Broker {
             result.unwrap_or_else(|(topic, error)| panic!("topic `{topic}` was not made: {error}"));
         }
         // The controller answers before the broker has heard of it.
-        partitions_of(&self.reader("read_committed"), &name);
-        name
+        partitions_of(&self.reader("read_committed"), name);
     }
 
     /// Gives a topic that setting, and the broker's own of all others.
