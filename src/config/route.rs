@@ -152,7 +152,7 @@ fn read(mut table: Table<'_, '_>, mask: &[String], seen: &mut Seen) -> Option<Ro
         principal,
         parties,
         mapping: mapping?,
-        workflow: WorkflowRule::Any,
+        workflow: workflow.unwrap_or(WorkflowRule::Any),
         holding,
         compatibility,
         mask: mask.to_vec(),
