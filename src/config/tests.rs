@@ -459,3 +459,44 @@ fn a_route_that_holds_has_its_topics_and_clocks_and_is_exact() {
     let problems = read(&loose).problems.to_string();
     assert!(problems.contains("while a route holds records"), "{problems}");
 }
+
+/// The example with this table of `[access]`.
+fn access(lines: &str) -> Loaded {
+    read(&format!("{GOOD}\n[access]\n{lines}\n"))
+}
+
+#[test]
+fn access_is_off_until_it_listens_and_then_on_loopback() {
+    assert!(read(GOOD).config.unwrap().settings.access.is_none());
+    let settings = access("listen = \"127.0.0.1:8081\"").config.unwrap().settings.access.unwrap();
+    assert_eq!((settings.listen.port(), settings.url), (8081, None));
+    assert_eq!(settings.route.name, "payments", "the only route");
+    let open = "listen = \"0.0.0.0:8081\"\ninsecure_listen = true\nurl = \"https://gate.example.org/a\"";
+    let settings = access(open).config.unwrap().settings.access.unwrap();
+    assert_eq!(settings.url.as_deref(), Some("https://gate.example.org/a"));
+    let off = read_with(GOOD, &[("COUNTERSIGN_ACCESS_LISTEN", "[::1]:8081")]);
+    assert!(off.config.unwrap().settings.access.is_some());
+}
+
+#[test]
+fn every_mistake_about_access_has_its_place_and_its_advice() {
+    let second = GOOD[GOOD.find("[[route]]").unwrap()..].replace("payments", "refunds");
+    for (lines, message, advice) in [
+        ("listen = \"0.0.0.0:8081\"", "reached from other machines", "insecure_listen"),
+        ("listen = \"8081\"", "no address to listen on", "127.0.0.1:8081"),
+        ("listen = \"127.0.0.1:1\"\nroute = \"payment\"", "no route `payment`", "did you mean `payments`"),
+        ("listen = \"127.0.0.1:1\"\nurl = \"https://a/\"", "no base", "without a slash"),
+        ("listen = \"127.0.0.1:1\"\nurl = \"a.example.org\"", "no base", "scheme"),
+        ("listen = \"127.0.0.1:1\"\nlisen = 1", "`lisen` is not a key in `access`", "`listen`"),
+        ("route = \"payments\"", "no effect without `access.listen`", "8081"),
+        (&format!("listen = \"127.0.0.1:1\"\n{second}"), "`access.route` is missing", "name the route"),
+    ] {
+        let loaded = access(lines);
+        let found: Vec<_> = loaded.problems.iter().map(Problem::report).collect();
+        let hit = found.iter().find(|report| report.message.contains(message));
+        let hit = hit.unwrap_or_else(|| panic!("no `{message}` in {found:#?}"));
+        assert!(hit.help.unwrap_or_default().contains(advice), "{hit:?}");
+        assert!(hit.line.is_some(), "{hit:?}");
+        assert_eq!(loaded.config.is_none(), hit.severity == "error", "{hit:?}");
+    }
+}
