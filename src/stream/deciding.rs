@@ -15,7 +15,7 @@ use crate::authorize::ids::{Coordinates, DecisionId, Topic, UnixMillis};
 use crate::authorize::record::Record;
 use crate::authorize::route::Route;
 use crate::authorize::state::PartitionState;
-use crate::authorize::step_up::{Payload, Turn};
+use crate::authorize::step_up::{Payload, Turn, effect_named};
 use crate::authorize::traceparent::TraceParent;
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::{ClockAhead, Decided, TokenCacheUsed};
@@ -61,6 +61,7 @@ struct Batch {
 struct Outcome {
     name: &'static str,
     denied: Option<Reason>,
+    effect: Option<&'static str>,
 }
 
 impl Outcome {
@@ -72,7 +73,8 @@ impl Outcome {
             Decision::Wait => ("wait", None),
             Decision::Answer => ("answer", None),
         };
-        Self { name, denied }
+        let effect = step.audit.answer.as_ref().and_then(|answer| effect_named(&answer.effect));
+        Self { name, denied, effect }
     }
 }
 
@@ -268,6 +270,7 @@ impl Decider for EngineDecider {
                 id: shown.id,
                 outcome: shown.outcome.name,
                 denied: shown.outcome.denied,
+                effect: shown.outcome.effect,
                 started: shown.started,
                 took: shown.took,
             }

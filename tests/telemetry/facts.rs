@@ -33,6 +33,7 @@ pub fn decided<'a>(
         id: DecisionId("01980000-0000-7000-8000-000000000001".parse().unwrap()),
         outcome: if denied.is_some() { "deny" } else { "forward" },
         denied,
+        effect: None,
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         took: Duration::from_micros(250),
     }

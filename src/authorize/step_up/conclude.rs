@@ -2,7 +2,7 @@
 //! decided. Limits: nothing is decided here.
 
 use super::challenge::{Challenge, ChallengeId, Status};
-use super::entry::{Entry, Pending, Wait};
+use super::entry::{Entry, Pending, Taken, Wait};
 use super::kept::{AskedOf, Keep, Payload, Traces};
 use super::settle::{Resumed, Settling};
 use crate::authorize::decision::Reason;
@@ -40,7 +40,7 @@ impl Settling<'_> {
     ) -> Traces {
         let mut traces = Traces::default();
         let source = record.source.offset;
-        self.describe(record, draft);
+        self.describe(decision, record, draft, state);
         match decision {
             Decision::Hold | Decision::Wait => self.hold(record, source, draft, state, &mut traces),
             Decision::Forward(_) | Decision::Deny(_) => self.end(decision, source, state, &mut traces),
@@ -50,12 +50,17 @@ impl Settling<'_> {
     }
 
     /// What the audit record says about the step-up.
-    fn describe(&self, record: &Record, draft: &mut Draft) {
+    fn describe(&self, decision: &Decision, record: &Record, draft: &mut Draft, state: &PartitionState) {
         let pending = self.resumed.as_ref().and_then(|resumed| resumed.entry.pending());
         if let Some((pending, resumed)) = pending.zip(self.resumed.as_ref()) {
             let challenge = resumed.payload.asked.as_ref().map(|asked| asked.challenge.id.clone());
             draft.challenge(challenge);
-            draft.approvers(pending.answers.iter().map(|taken| taken.counted.approver.clone()));
+            // What a release rests on; else whoever has answered.
+            let good = |taken: &&Taken| {
+                !matches!(decision, Decision::Forward(_)) || !state.holds.is_spent(taken.grant)
+            };
+            let answers = pending.answers.iter().filter(good);
+            draft.approvers(answers.map(|taken| taken.counted.approver.clone()));
         } else if let Some((challenge, taken)) = &self.brought {
             draft.challenge(Some(challenge.clone()));
             draft.approvers([taken.counted.approver.clone()]);

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::entry::{Pending, Taken};
+use super::holds::Holds;
 use crate::authorize::ids::UnixMillis;
 
 /// Proof that so many distinct approvers have approved of these step-ups.
@@ -21,8 +22,14 @@ struct Sealed;
 
 impl Discharged {
     /// What the approvals of a challenge for those step-ups come to at that moment.
-    pub(super) fn by(pending: &Pending, names: &[String], now: UnixMillis, skew_s: u32) -> Self {
-        Self::of(pending.approved(now, skew_s), names)
+    pub(super) fn by(
+        pending: &Pending,
+        names: &[String],
+        now: UnixMillis,
+        skew_s: u32,
+        holds: &Holds,
+    ) -> Self {
+        Self::of(pending.approved(now, skew_s, holds), names)
     }
 
     /// What one grant comes to that a sender brought for those step-ups.

@@ -9,6 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use uuid::Uuid;
 
 use super::challenge::{ChallengeId, CountedAnswer, Status};
+use super::holds::Holds;
+use crate::authorize::claims::Verdict;
 use crate::authorize::engine::Decision;
 use crate::authorize::ids::{DecisionId, Offset, UnixMillis};
 use crate::authorize::jose::sha256;
@@ -139,12 +141,18 @@ impl Pending {
         due.last().map_or(self.reminders, |sent| sent + 1)
     }
 
-    /// The approvals that are good at that moment.
-    pub(super) fn approved(&self, now: UnixMillis, skew_s: u32) -> impl Iterator<Item = &Taken> {
+    /// The approvals that are good at that moment: their grants have not run out, and no other record has used them.
+    pub(super) fn approved(
+        &self,
+        now: UnixMillis,
+        skew_s: u32,
+        holds: &Holds,
+    ) -> impl Iterator<Item = &Taken> {
         let skew_ms = i64::from(skew_s) * 1000;
         self.answers.iter().filter(move |taken| {
-            taken.counted.decision == crate::authorize::claims::Verdict::Approve.as_str()
+            taken.counted.decision == Verdict::Approve.as_str()
                 && now.0 <= taken.counted.grant_until.saturating_add(skew_ms)
+                && !holds.is_spent(taken.grant)
         })
     }
 }

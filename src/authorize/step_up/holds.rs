@@ -182,7 +182,7 @@ impl Holds {
         let ready = self.committed.ready().map(|source| (source, Turn::Decide));
         let ended =
             self.committed.ended(UnixMillis(answered.0.min(now.0))).map(|source| (source, Turn::TimedOut));
-        let reminded = self.committed.reminded(now).map(|source| (source, Turn::Remind));
+        let reminded = self.committed.reminded(now, limit).map(|source| (source, Turn::Remind));
         // A limit for each kind, so that many of one cannot cost more than is asked for.
         self.collect(ready, limit, &mut due);
         self.collect(ended, limit, &mut due);

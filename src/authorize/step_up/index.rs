@@ -51,12 +51,14 @@ impl Index {
         self.ends.range(..(before, LEAST)).map(|(_, source)| *source)
     }
 
-    /// Those with a reminder that should have been sent by now, and whose hold has not ended.
-    pub(super) fn reminded(&self, now: UnixMillis) -> impl Iterator<Item = Offset> {
+    /// Those with a reminder that should have been sent by now, and whose hold has not ended; of the first so many that have
+    /// one, for those that have ended wait in the same order until the answers are read.
+    pub(super) fn reminded(&self, now: UnixMillis, limit: usize) -> impl Iterator<Item = Offset> {
         let open = move |source: &Offset| {
             self.get(*source).and_then(Entry::pending).is_some_and(|pending| pending.until >= now)
         };
-        self.reminders.range(..=(now, Offset(i64::MAX))).map(|(_, source)| *source).filter(open)
+        let range = self.reminders.range(..=(now, Offset(i64::MAX)));
+        range.map(|(_, source)| *source).take(limit).filter(open)
     }
 
     /// The first timer of those records.

@@ -34,3 +34,22 @@ pub enum Turn {
     /// A reminder of its challenge is to be sent; nothing is decided.
     Remind,
 }
+
+/// What an answer can come to: `answer.effect` of an audit record. Only the first changes anything.
+pub const EFFECTS: [&str; 10] = [
+    "counted",
+    "malformed",
+    "invalid",
+    "stray",
+    "late",
+    "second",
+    "contradictory",
+    "requester",
+    "not_permitted",
+    "spent",
+];
+
+/// The effect of that name.
+pub fn effect_named(name: &str) -> Option<&'static str> {
+    EFFECTS.into_iter().find(|effect| *effect == name)
+}

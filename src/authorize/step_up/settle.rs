@@ -120,7 +120,7 @@ impl<'a> Settling<'a> {
         };
         let resumed = self.resumed.clone();
         match resumed.as_ref().and_then(|resumed| Some((resumed, resumed.entry.pending()?))) {
-            Some((resumed, pending)) => self.again(&matter, asked, resumed, pending),
+            Some((resumed, pending)) => self.again(&matter, asked, (resumed, pending), state),
             None => self.first(&matter, asked, state),
         }
     }
@@ -177,8 +177,8 @@ impl<'a> Settling<'a> {
         &mut self,
         matter: &Matter<'_>,
         asked: Result<Allowed, (Denial, Conditional)>,
-        resumed: &Resumed<'_>,
-        pending: &Pending,
+        (resumed, pending): (&Resumed<'_>, &Pending),
+        state: &PartitionState,
     ) -> Result<Settled, Denial> {
         if pending.status == Status::Refused {
             return Err(Denial::new(Reason::StepUpRefused, "an approver has refused it"));
@@ -206,13 +206,13 @@ impl<'a> Settling<'a> {
             return Ok(Settled::Hold);
         }
         let policies: Vec<_> = conditional.step_ups().iter().map(|ask| ask.policy.clone()).collect();
-        let discharged = Discharged::by(pending, &agreed, self.moment.now, skew_s);
+        let discharged = Discharged::by(pending, &agreed, self.moment.now, skew_s, &state.holds);
         match conditional.discharge(&discharged) {
             Ok(allowed) => {
                 self.discharged = policies;
                 Ok(Settled::Allowed(allowed))
             }
-            // Grants have run out since, or more must approve now: it waits on, as long as it was to wait.
+            // Grants have run out or were used since, or more must approve now: it waits on, as long as it was to wait.
             Err(conditional) => {
                 let approvals = approvals(conditional.step_ups());
                 let pending = Pending { status: Status::Open, approvals, ..pending.clone() };

@@ -128,8 +128,8 @@ impl Taking<'_> {
         let held = Held::of(asked).ok_or_else(stray)?;
         let about = held.about(asked, &pending);
         let taken = judge.count(&signed, &about, taken_at, &state.holds)?;
-        let fresh = self.fresh(&pending, &taken, taken_at)?;
-        let pending = self.counted(fresh, taken, claims.decision);
+        let fresh = self.fresh(&pending, &taken, taken_at, state)?;
+        let pending = self.counted(fresh, taken, claims.decision, state);
         traces.told.push(asked.standing(&pending, self.moment.now));
         let entry = Entry { wait: Wait::Answers(Box::new(pending)), ..entry };
         traces.kept.push(Keep::State(source, Some(entry.clone())));
@@ -138,10 +138,16 @@ impl Taking<'_> {
     }
 
     /// What the answer adds to, if it comes in time, from somebody who has no answer standing.
-    fn fresh(&self, pending: &Pending, taken: &Taken, taken_at: UnixMillis) -> Result<Pending, Effect> {
+    fn fresh(
+        &self,
+        pending: &Pending,
+        taken: &Taken,
+        taken_at: UnixMillis,
+        state: &PartitionState,
+    ) -> Result<Pending, Effect> {
         let (decision, approver) = (&taken.counted.decision, &taken.counted.approver);
         let of_approver = |other: &&Taken| other.counted.approver == *approver;
-        let good = pending.approved(self.moment.now, self.route.skew_s).find(of_approver);
+        let good = pending.approved(self.moment.now, self.route.skew_s, &state.holds).find(of_approver);
         let refused =
             (pending.status == Status::Refused).then(|| pending.answers.iter().find(of_approver)).flatten();
         if let Some(before) = refused.or(good) {
@@ -171,9 +177,15 @@ impl Taking<'_> {
         Ok(pending)
     }
 
-    fn counted(&self, mut pending: Pending, taken: Taken, decision: Verdict) -> Pending {
+    fn counted(
+        &self,
+        mut pending: Pending,
+        taken: Taken,
+        decision: Verdict,
+        state: &PartitionState,
+    ) -> Pending {
         pending.answers.push(taken);
-        let approved = pending.approved(self.moment.now, self.route.skew_s).count();
+        let approved = pending.approved(self.moment.now, self.route.skew_s, &state.holds).count();
         let enough = usize::try_from(pending.approvals).is_ok_and(|needed| approved >= needed);
         pending.status = match decision {
             Verdict::Refuse => Status::Refused,

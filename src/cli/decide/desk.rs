@@ -15,6 +15,7 @@ use crate::authorize::record::Record;
 use crate::authorize::replay::window_ms;
 use crate::authorize::route::{Gate, Route};
 use crate::authorize::state::PartitionState;
+use crate::authorize::step_up::Challenge;
 use crate::wire::outgoing::{Codecs, EffectsError, PartitionCounts, effects};
 
 /// Tokens that are kept verified between records.
@@ -34,6 +35,8 @@ pub(super) struct Desk {
 pub(super) struct Decided {
     pub(super) denial: Option<Denial>,
     pub(super) audit: AuditRecord,
+    /// What somebody would be asked, where the record would be held.
+    pub(super) asked: Option<Challenge>,
 }
 
 impl Desk {
@@ -60,6 +63,7 @@ impl Desk {
             Decision::Deny(denial) => Some(denial.clone()),
             _ => None,
         };
+        let asked = step.traces.told.last().filter(|challenge| challenge.status.is_open()).cloned();
         let mut audit = step.audit.clone();
         audit.leaf_index = i64::try_from(state.next_leaf()).unwrap_or(i64::MAX);
         let counts = PartitionCounts {
@@ -75,7 +79,7 @@ impl Desk {
             Ok(_) => state.commit(),
             Err(_) => state.abort(),
         }
-        written.map(|_| Decided { denial, audit })
+        written.map(|_| Decided { denial, audit, asked })
     }
 }
 
@@ -112,6 +116,7 @@ impl Decided {
             "action": action,
             "resource": resource,
             "context": parsed(&audit.context),
+            "challenge": self.asked,
             "bundle": audit.bundle,
             "audit": audit,
         })

@@ -19,8 +19,13 @@ const STAGES: [(Stage, &str); 5] = [
 
 /// Writes one decision.
 pub(super) fn write(out: &mut dyn Write, decided: &Decided, colored: bool) -> io::Result<()> {
-    let Decided { denial, audit } = decided;
-    let (mark, style) = if denial.is_none() { ("FORWARD", "32") } else { ("DENY", "31") };
+    let Decided { denial, audit, asked } = decided;
+    let (mark, style) = match audit.outcome.as_str() {
+        "hold" => ("HOLD", "33"),
+        "wait" => ("WAIT", "33"),
+        _ if denial.is_none() => ("FORWARD", "32"),
+        _ => ("DENY", "31"),
+    };
     let mark = if colored { format!("\u{1b}[1;{style}m{mark}\u{1b}[0m") } else { mark.to_owned() };
     let place = format!("{}/{}/{}", audit.topic, audit.partition, audit.offset);
     match denial {
@@ -39,6 +44,11 @@ pub(super) fn write(out: &mut dyn Write, decided: &Decided, colored: bool) -> io
                 write_policies(out, stage, audit)?;
             }
         }
+    }
+    for ask in asked.iter().flat_map(|challenge| &challenge.step_ups) {
+        let (name, count) = (&ask.name, ask.approvals);
+        let people = if count == 1 { "1 approval".to_owned() } else { format!("{count} approvals") };
+        writeln!(out, "  ? {name:<9} {} ({people})", plain(&ask.message))?;
     }
     match denial {
         None => Ok(()),

@@ -93,6 +93,12 @@ struct Asked {
     reminders: usize,
 }
 
+impl Asked {
+    fn none(now: i64) -> Self {
+        Self { asked_at: now, until: now, status: Status::Open, answers: Vec::new(), reminders: 0 }
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Held {
     invoice: &'static str,
@@ -136,10 +142,13 @@ impl Model {
     fn end(&mut self, offset: i64, what: &str) {
         if let Some(held) = self.open.held.remove(&offset) {
             self.touched.insert(offset);
-            let answers = held.asked.map(|asked| asked.answers).unwrap_or_default();
-            for (token, _) in answers {
-                assert!(self.open.spent.insert(token), "a grant is used twice");
+            let asked = held.asked.unwrap_or_else(|| Asked::none(self.now));
+            if what == "forward" && !asked.answers.is_empty() {
+                let good = self.good(&asked);
+                let needed = asks(held.invoice).map_or(0, |(.., needed)| needed);
+                assert!(good >= needed, "a grant is used twice");
             }
+            self.open.spent.extend(asked.answers.iter().map(|(token, _)| *token));
         }
         *self.open.ended.entry(offset).or_default() += 1;
         self.expect(what, offset);
@@ -245,10 +254,10 @@ impl Model {
 
     fn add(&self, asked: &mut Asked, held: &Held, token: usize, of: (&str, bool, i64)) -> &'static str {
         let (who, approve, good_until) = of;
-        let standing = asked.answers.iter().find(|(other, until)| {
-            let other = &self.tokens[*other];
+        let standing = asked.answers.iter().find(|(token_of, until)| {
+            let other = &self.tokens[*token_of];
             let refused = asked.status == Status::Refused;
-            other.who == who && (refused || (other.approve && self.now <= until + SKEW_MS))
+            other.who == who && (refused || self.is_good(*token_of, *until))
         });
         if let Some((other, _)) = standing {
             return if self.tokens[*other].approve == approve { "second" } else { "contradictory" };
@@ -272,9 +281,12 @@ impl Model {
     }
 
     fn good(&self, asked: &Asked) -> usize {
-        let good =
-            |(token, until): &&(usize, i64)| self.tokens[*token].approve && self.now <= until + SKEW_MS;
-        asked.answers.iter().filter(good).count()
+        asked.answers.iter().filter(|(token, until)| self.is_good(*token, *until)).count()
+    }
+
+    /// An approval that has not run out, and that no other record has used.
+    fn is_good(&self, token: usize, until: i64) -> bool {
+        self.tokens[token].approve && self.now <= until + SKEW_MS && !self.open.spent.contains(&token)
     }
 
     /// Whose turn has come, in what is committed and not touched since.

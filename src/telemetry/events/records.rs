@@ -50,6 +50,8 @@ pub struct Decided<'a> {
     pub outcome: &'static str,
     /// Why it was denied, if it was.
     pub denied: Option<Reason>,
+    /// What an answer to a challenge came to, where one was taken in.
+    pub effect: Option<&'static str>,
     /// When deciding began.
     pub started: SystemTime,
     /// How long it took.
@@ -57,9 +59,9 @@ pub struct Decided<'a> {
 }
 
 impl Decided<'_> {
-    /// The reason's code; `none` where it was not denied.
+    /// The reason's code; of an answer its effect; else `none`.
     pub fn reason(&self) -> &'static str {
-        self.denied.map_or("none", Reason::as_str)
+        self.denied.map(Reason::as_str).or(self.effect).unwrap_or("none")
     }
 
     /// Counts it, logs it at `debug` and, where traces are exported, makes its span.
