@@ -61,7 +61,7 @@ impl RunningApprovals {
         let parts = Approvals {
             engine: Arc::clone(&work.engine),
             routes: by_name(routes),
-            subject_type: settings.policy.subject_type.clone(),
+            snapshots: Arc::clone(&work.snapshots),
             issuers: issuers.map_err(ApprovalsFailure::Issuers)?,
             challenges,
             answers: Arc::new(AnswerWriter::new(&settings.kafka)?),

@@ -29,6 +29,10 @@ pub struct GrantClaims {
     pub issuer: String,
     /// `sub`: the approver.
     pub subject: String,
+    /// `sub_type`: the approver's entity type, where a gate vouches for a login.
+    pub subject_type: Option<String>,
+    /// `iss` of `sub_id` (RFC 9493, `iss_sub`): where the approver logged in.
+    pub login_issuer: Option<String>,
     /// `aud`: the realm.
     pub audience: Audience,
     /// `exp`, `iat`, `nbf`; `iat` is there.
@@ -61,6 +65,14 @@ impl GrantClaims {
     pub fn read(payload: &[u8]) -> Result<Self, Malformed> {
         let mut claims = Members::read(payload)?;
         let (issuer, subject) = (claims.text("iss")?, claims.text("sub")?);
+        let subject_type = claims.optional_text("sub_type")?;
+        let login_issuer = match claims.optional_object("sub_id")? {
+            Some(mut id) => match id.optional_text("format")?.as_deref() {
+                Some("iss_sub") => Some(id.text("iss")?),
+                _ => None,
+            },
+            None => None,
+        };
         let (jti, challenge) = (claims.text("jti")?, claims.text("challenge")?);
         let digest = claims.text("digest")?;
         let audience = claims.audience("aud")?;
@@ -74,6 +86,8 @@ impl GrantClaims {
         Ok(Self {
             issuer,
             subject,
+            subject_type,
+            login_issuer,
             audience,
             times,
             issued_at,

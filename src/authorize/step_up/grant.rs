@@ -7,11 +7,11 @@ use super::holds::Holds;
 use super::sentence::comment;
 use crate::authorize::claims::{GrantClaims, Judged};
 use crate::authorize::engine::Snapshot;
-use crate::authorize::ids::{Realm, UnixMillis, WorkloadId};
-use crate::authorize::jose::{Algorithm, Jws, KeyChoice};
+use crate::authorize::ids::{UnixMillis, WorkloadId};
+use crate::authorize::jose::{Algorithm, Jws, KeyChoice, KeySet};
 use crate::authorize::policy::{AnswerFacts, SubjectId};
 use crate::authorize::request::{Action, Resource, Workflow};
-use crate::authorize::trust::ApproverIssuer;
+use crate::authorize::route::Gate;
 
 /// Characters of `sub` and `jti` of an answer: both are remembered.
 const LONGEST_NAME: usize = 256;
@@ -19,7 +19,7 @@ const LONGEST_NAME: usize = 256;
 /// What an answer is judged by.
 #[derive(Clone, Copy)]
 pub(super) struct Judge<'a> {
-    pub(super) realm: &'a Realm,
+    pub(super) gate: &'a Gate,
     pub(super) snapshot: &'a Snapshot,
     pub(super) now: UnixMillis,
     pub(super) skew_s: u32,
@@ -85,6 +85,8 @@ impl Unfit {
 pub(super) struct Signed<'a> {
     claims: &'a GrantClaims,
     entity_type: &'a str,
+    /// Where the approver proved who it is.
+    issuer: &'a str,
     /// The approver as an entity: one text for each.
     pub(super) approver: String,
     pub(super) grant: Hash16,
@@ -94,11 +96,9 @@ impl<'a> Judge<'a> {
     /// Algorithm, key and signature, then audience, then time at *N*.
     pub(super) fn verify(&self, claims: &'a GrantClaims, jws: &Jws<'_>) -> Result<Signed<'a>, Unfit> {
         let invalid = |problem| Err(Unfit::Invalid(problem));
-        let Some(approvers) = self.snapshot.trust.others().approvers.get(&claims.issuer) else {
-            return invalid("its issuer is not configured");
-        };
-        check_signature(approvers, jws)?;
-        if !claims.audience.is_only(self.realm.as_str()) {
+        let voucher = self.voucher(claims)?;
+        check_signature(&voucher, jws)?;
+        if !claims.audience.is_only(self.gate.realm.as_str()) {
             return invalid("it is not made out for this realm alone");
         }
         match claims.times.judge(self.now, self.skew_s) {
@@ -107,16 +107,39 @@ impl<'a> Judge<'a> {
             Judged::NotYetValid => return invalid("it is not yet valid"),
         }
         let bounded = |text: &str| (1..=LONGEST_NAME).contains(&text.chars().count());
-        if !bounded(&claims.subject) || !bounded(&claims.jti) {
-            return invalid("its `sub` or `jti` is empty, or longer than 256 characters");
+        if ![claims.subject.as_str(), &claims.jti, voucher.entity_type].into_iter().all(bounded) {
+            return invalid("its `sub`, `sub_type` or `jti` is empty, or longer than 256 characters");
         }
-        let (kind, id) = (&approvers.entity_type, &claims.subject);
+        let (kind, id) = (voucher.entity_type, &claims.subject);
         Ok(Signed {
             claims,
             entity_type: kind,
+            issuer: voucher.login_issuer,
             approver: format!("{kind}::\"{}\"", id.escape_debug()),
             grant: Hash16::of_grant(&claims.issuer, &claims.jti),
         })
+    }
+
+    /// Whose word an answer is: that of a configured issuer of approvers, or of a gate of this gate's own trust domain that
+    /// has verified the approver's login and says its entity type.
+    fn voucher(&self, claims: &'a GrantClaims) -> Result<Voucher<'a>, Unfit> {
+        let trust = &self.snapshot.trust;
+        if let Some(approvers) = trust.others().approvers.get(&claims.issuer) {
+            return Ok(Voucher {
+                algorithms: &approvers.issuer.algorithms,
+                keys: &approvers.issuer.keys,
+                entity_type: &approvers.entity_type,
+                login_issuer: &claims.issuer,
+            });
+        }
+        let home = self.gate.id.trust_domain();
+        let is_of_home = WorkloadId::parse(&claims.issuer).is_ok_and(|gate| gate.trust_domain() == home);
+        let domain = trust.domain(home).filter(|_| is_of_home);
+        let domain = domain.ok_or(Unfit::Invalid("its issuer is not configured"))?;
+        let (Some(entity_type), Some(login_issuer)) = (&claims.subject_type, &claims.login_issuer) else {
+            return Err(Unfit::Invalid("it is signed by a gate and does not say who logged in where"));
+        };
+        Ok(Voucher { algorithms: &domain.algorithms, keys: &domain.gates, entity_type, login_issuer })
     }
 
     /// Whether a signed answer may count for what it answers; `taken` is when the gate came to have it.
@@ -178,7 +201,7 @@ impl<'a> Judge<'a> {
             workflow: about.workflow,
             value: about.value,
             decision: claims.decision.as_str(),
-            issuer: &claims.issuer,
+            issuer: signed.issuer,
             issued_at: claims.issued_at,
             acr: claims.acr.as_deref(),
             amr: claims.amr.as_deref(),
@@ -187,8 +210,15 @@ impl<'a> Judge<'a> {
     }
 }
 
-fn check_signature(approvers: &ApproverIssuer, jws: &Jws<'_>) -> Result<(), Unfit> {
-    let issuer = &approvers.issuer;
+/// Whose word an answer is.
+struct Voucher<'a> {
+    algorithms: &'a [Algorithm],
+    keys: &'a KeySet,
+    entity_type: &'a str,
+    login_issuer: &'a str,
+}
+
+fn check_signature(issuer: &Voucher<'_>, jws: &Jws<'_>) -> Result<(), Unfit> {
     let algorithm = Algorithm::parse(jws.alg())
         .filter(|algorithm| issuer.algorithms.contains(algorithm))
         .ok_or(Unfit::Invalid("it is signed with an algorithm that its issuer is not allowed"))?;

@@ -13,6 +13,7 @@ mod grant;
 mod holds;
 mod index;
 mod kept;
+mod seen;
 pub mod sentence;
 pub(super) mod settle;
 pub(super) mod taking;
@@ -23,6 +24,7 @@ pub use discharge::Discharged;
 pub use entry::{Entry, Hash16};
 pub use holds::{DueHold, Holds};
 pub use kept::{AskedOf, Keep, Payload, Traces};
+pub use seen::Seen;
 
 /// What is to become of a held record whose turn has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

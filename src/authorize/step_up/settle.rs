@@ -277,7 +277,7 @@ impl<'a> Settling<'a> {
     }
 
     fn judge(&self, skew_s: u32) -> Judge<'a> {
-        Judge { realm: &self.gate.realm, snapshot: self.moment.snapshot, now: self.moment.now, skew_s }
+        Judge { gate: self.gate, snapshot: self.moment.snapshot, now: self.moment.now, skew_s }
     }
 
     /// Asks: a challenge, and the entry that waits for its answers.

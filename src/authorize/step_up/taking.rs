@@ -107,7 +107,7 @@ impl Taking<'_> {
         let claims = GrantClaims::read(jws.payload())
             .map_err(|error| malformed(format!("the `step-up-grant` {error}")))?;
         let judge = Judge {
-            realm: &self.gate.realm,
+            gate: self.gate,
             snapshot: self.moment.snapshot,
             now: self.moment.now,
             skew_s: self.route.skew_s,
@@ -125,7 +125,7 @@ impl Taking<'_> {
             Wait::Others => return Err(stray()),
         };
         let taken_at = accepted(answer, self.route, self.moment.now);
-        let held = Held::of(asked).ok_or_else(stray)?;
+        let held = Held::of(&asked.challenge).ok_or_else(stray)?;
         let about = held.about(asked, &pending);
         let taken = judge.count(&signed, &about, taken_at, &state.holds)?;
         let fresh = self.fresh(&pending, &taken, taken_at, state)?;
@@ -197,19 +197,20 @@ impl Taking<'_> {
 }
 
 /// What was asked, as the policies about answers look at it.
-struct Held {
-    sender: WorkloadId,
-    senders: Vec<WorkloadId>,
-    subject: Option<SubjectId>,
-    action: crate::authorize::request::Action,
-    resource: crate::authorize::request::Resource,
-    workflow: Option<crate::authorize::request::Workflow>,
-    names: Vec<String>,
+pub(super) struct Held {
+    pub(super) sender: WorkloadId,
+    pub(super) senders: Vec<WorkloadId>,
+    pub(super) subject: Option<SubjectId>,
+    pub(super) action: crate::authorize::request::Action,
+    pub(super) resource: crate::authorize::request::Resource,
+    pub(super) workflow: Option<crate::authorize::request::Workflow>,
+    /// The names of the step-ups, sorted.
+    pub(super) names: Vec<String>,
 }
 
 impl Held {
-    fn of(asked: &AskedOf) -> Option<Self> {
-        let challenge: &Challenge = &asked.challenge;
+    /// `None` where a sender's identifier is none, which no gate publishes.
+    pub(super) fn of(challenge: &Challenge) -> Option<Self> {
         let senders = challenge.chain.iter().map(|sender| WorkloadId::parse(sender));
         Some(Self {
             sender: WorkloadId::parse(&challenge.sender).ok()?,

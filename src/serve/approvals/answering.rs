@@ -12,7 +12,7 @@ use super::refusal::Refusal;
 use super::{Approvals, Reply, Service, view};
 use crate::authorize::ids::{Coordinates, Partition, Topic};
 use crate::authorize::login::{AnswerSource, Login, sign_answer};
-use crate::authorize::step_up::{Challenge, ChallengeId};
+use crate::authorize::step_up::{Ask, Challenge, ChallengeId, Seen};
 use crate::telemetry::events::AnswerWritten;
 
 impl Service {
@@ -22,7 +22,10 @@ impl Service {
         self.pace.count(login.issuer(), login.subject(), now).map_err(Refusal::too_many)?;
         let wait = asked::wait(parts.uri.query())?;
         let answer = asked::answer(&parts.headers, body).await?;
-        let challenge = self.challenge(id)?;
+        let (challenge, seen) = self.challenge(&login, id)?;
+        if seen == Seen::AsParty {
+            return Err(Refusal::own_request());
+        }
         self.check(&login, &challenge, &answer)?;
         let (topic, partition) = self.place(&challenge)?;
 
@@ -55,9 +58,6 @@ impl Service {
     /// What would make the lane refuse the answer, as far as it can be known here.
     fn check(&self, login: &Login, challenge: &Challenge, answer: &Answer) -> Result<(), Refusal> {
         let now = (self.approvals.clock)();
-        if self.is_party(login, challenge) {
-            return Err(Refusal::own_request());
-        }
         if !challenge.status.is_open() || challenge.hold_until < now.0 {
             return Err(Refusal::conflict("challenge_ended", "the challenge takes no more answers"));
         }
@@ -68,9 +68,7 @@ impl Service {
             ));
         }
         // Who refuses need not log in again.
-        let is_weak = |ask: &&crate::authorize::step_up::Ask| {
-            !login.meets(ask.acr_values.as_deref(), ask.max_age_s, now)
-        };
+        let is_weak = |ask: &&Ask| !login.meets(ask.acr_values.as_deref(), ask.max_age_s, now);
         match challenge.step_ups.iter().find(is_weak) {
             Some(ask) if answer.decision == "approve" => {
                 Err(Refusal::stronger_login(ask.acr_values.as_deref(), ask.max_age_s))

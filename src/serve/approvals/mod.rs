@@ -8,13 +8,13 @@ mod asked;
 mod credentials;
 mod pace;
 mod refusal;
-mod seeing;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
@@ -29,11 +29,11 @@ use self::asked::Listing;
 use self::pace::Pace;
 use self::refusal::Refusal;
 use super::{ServeError, Server, plain_headers};
-use crate::authorize::engine::Engine;
+use crate::authorize::engine::{Engine, Snapshot};
 use crate::authorize::ids::UnixMillis;
 use crate::authorize::login::Login;
 use crate::authorize::route::Route;
-use crate::authorize::step_up::Challenge;
+use crate::authorize::step_up::{Challenge, Seen};
 use crate::control::answers::AnswerLog;
 use crate::control::challenges::Challenges;
 use crate::control::oidc::OidcIssuers;
@@ -51,8 +51,8 @@ pub struct Approvals {
     pub engine: Arc<Engine>,
     /// The routes, by name.
     pub routes: BTreeMap<String, Arc<Route>>,
-    /// The entity type of subjects.
-    pub subject_type: String,
+    /// Policies and entities, as they are now.
+    pub snapshots: Arc<ArcSwap<Snapshot>>,
     /// Who says who approvers are.
     pub issuers: OidcIssuers,
     /// The challenges as they stand.
@@ -143,14 +143,15 @@ impl Service {
     }
 
     async fn list(&self, parts: &Parts) -> Reply {
-        self.login(parts).await?;
+        let login = self.login(parts).await?;
         let Listing { mut query, limit } = Listing::read(parts.uri.query())?;
         let (mut found, mut looked) = (Vec::new(), 0);
         let next = loop {
             let wanted = limit - found.len();
             let (page, next) = self.approvals.challenges.list(&query, wanted, LOOKED - looked);
             looked += page.len().max(1);
-            found.extend(page.iter().map(view));
+            let visible = page.iter().filter(|challenge| self.seen(&login, challenge) != Seen::Not);
+            found.extend(visible.map(view));
             match next {
                 Some(next) if found.len() < limit && looked < LOOKED => query.after = Some(next),
                 next => break next,
@@ -164,9 +165,9 @@ impl Service {
     }
 
     async fn show(&self, id: &str, parts: &Parts) -> Reply {
-        self.login(parts).await?;
+        let login = self.login(parts).await?;
         let wait = asked::wait(parts.uri.query())?;
-        let mut challenge = self.challenge(id)?;
+        let mut challenge = self.challenge(&login, id)?.0;
         if let Some(wait) = wait.filter(|_| challenge.status.is_open()) {
             let before = challenge.clone();
             if let Some(after) = self.wait_for(id, wait, |now| *now != before).await {
@@ -176,8 +177,18 @@ impl Service {
         Ok((StatusCode::OK, view(&challenge)))
     }
 
-    fn challenge(&self, id: &str) -> Result<Challenge, Refusal> {
-        self.approvals.challenges.get(id).ok_or_else(Refusal::unknown)
+    /// How a login stands to a challenge by the policies of this moment.
+    fn seen(&self, login: &Login, challenge: &Challenge) -> Seen {
+        Seen::by(login, challenge, &self.approvals.snapshots.load(), (self.approvals.clock)())
+    }
+
+    /// A challenge that the caller may see, and as whom.
+    fn challenge(&self, login: &Login, id: &str) -> Result<(Challenge, Seen), Refusal> {
+        let challenge = self.approvals.challenges.get(id).ok_or_else(Refusal::unknown)?;
+        match self.seen(login, &challenge) {
+            Seen::Not => Err(Refusal::unknown()),
+            seen => Ok((challenge, seen)),
+        }
     }
 
     /// Waits until a challenge is as it should be; `None` where that takes longer, or too many wait already.

@@ -9,8 +9,11 @@ use super::*;
 use crate::authorize::ids::{Coordinates, Offset, Partition, Realm, Topic, WorkloadId};
 use crate::authorize::jose::{Algorithm, Jws, KeySet, KeyUse, SigningKey, TokenKind};
 use crate::authorize::login::OidcIssuer;
+use crate::authorize::policy::{Bundle, Entities, Offer, SourceFile};
 use crate::authorize::route::{Gate, Holding, Order};
+use crate::authorize::standing::Standing;
 use crate::authorize::step_up::Status;
+use crate::authorize::trust::Trust;
 use crate::config::{OidcKeys, OidcSettings};
 use crate::control::answers::{AnswerLost, Writing};
 use crate::control::challenges::tests::challenge;
@@ -69,7 +72,7 @@ impl Desk {
         let approvals = Approvals {
             engine: Arc::new(Engine::new(gate, 10)),
             routes: [("payments".to_owned(), Arc::new(route()))].into(),
-            subject_type: "User".into(),
+            snapshots: Arc::new(ArcSwap::from_pointee(snapshot())),
             issuers: OidcIssuers::start(&[settings], &telemetry, || NOW).unwrap(),
             challenges: challenges.clone(),
             answers: Arc::clone(&written) as Arc<dyn AnswerLog>,
@@ -162,6 +165,32 @@ fn rules() -> OidcIssuer {
         scope: None,
         clients: Default::default(),
         skew_s: 30,
+    }
+}
+
+/// Whoever is not `mallory` may answer; `dora` may only refuse.
+fn snapshot() -> Snapshot {
+    let file = |name: &str, text: &str| SourceFile { name: name.into(), text: text.into() };
+    let schema = r#"
+        entity Workload; entity User; entity Invoice; entity Challenge;
+        action pay appliesTo { principal: [Workload], resource: [Invoice], context: {} };
+        action answer appliesTo {
+            principal: [User, Workload], resource: [Challenge], context: { answer: { decision: String } },
+        };
+    "#;
+    let policies = r#"
+        @id("all") permit (principal, action == Action::"answer", resource) unless { principal == User::"mallory" };
+        @id("dora") forbid (principal == User::"dora", action == Action::"answer", resource)
+        when { context.answer.decision == "approve" };
+    "#;
+    let offer = Offer { subject_type: Some("User".into()), ..Offer::default() };
+    let policy =
+        Bundle::load(vec![file("p.cedar", policies)], file("s.cedarschema", schema), &offer).unwrap();
+    Snapshot {
+        trust: Arc::new(Trust::new(Default::default())),
+        entities: Arc::new(Entities::load(Vec::new(), &policy).unwrap()),
+        policy: Arc::new(policy),
+        standing: Standing::default(),
     }
 }
 
@@ -356,6 +385,19 @@ fn challenges_are_listed_by_pages_and_shown_with_all_that_an_answer_needs() {
     );
     assert_eq!(desk.get("/challenges?limit=0", &token).error(), (400, "invalid_request"));
     assert_eq!(desk.get("/challenges/x", &token).error(), (404, "challenge_unknown"));
+    let mallory = desk.token("mallory", json!({}));
+    assert_eq!(
+        desk.get("/challenges?status=all", &mallory).body,
+        json!({"challenges": []}),
+        "who could not answer"
+    );
+    assert_eq!(desk.get(&format!("/challenges/{ended}"), &mallory).error(), (404, "challenge_unknown"));
+    assert_eq!(desk.get(&format!("/challenges/{ended}"), &desk.token("dora", json!({}))).status, 200);
+    assert_eq!(
+        desk.get(&format!("/challenges/{ended}"), &desk.token("alice", json!({}))).status,
+        200,
+        "a party"
+    );
     let with_id = desk.client.get(desk.to("/challenges")).bearer_auth(&token).header("x-request-id", "r 1");
     assert_eq!(Got::of(with_id).request_id, "r 1");
 }

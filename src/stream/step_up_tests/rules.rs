@@ -161,6 +161,42 @@ fn answers_that_do_not_hold_change_nothing_and_are_recorded() {
 }
 
 #[test]
+fn a_gate_of_the_own_trust_domain_vouches_for_a_login_that_it_has_verified() {
+    let mut world = held();
+    let challenge = world.challenge().clone();
+    let vouched = |world: &mut World, who: &str, change: serde_json::Value| {
+        let answer = world.grant_with(&challenge, who, "approve", |claims| {
+            claims["iss"] = json!("spiffe://example.org/gate/other");
+            claims["sub_type"] = json!("User");
+            claims["sub_id"] = json!({"format": "iss_sub", "iss": "https://oidc.example.com", "sub": "4711"});
+            for (name, value) in change.as_object().unwrap() {
+                claims[name] = value.clone();
+            }
+        });
+        world.reply(answer)
+    };
+    for change in [
+        json!({"iss": "spiffe://other.org/gate/other"}),
+        json!({"iss": "spiffe://unknown.org/gate/other"}),
+        json!({"sub_id": {"format": "opaque", "id": "4711"}}),
+        json!({"sub_type": ""}),
+    ] {
+        assert_eq!(vouched(&mut world, "carol", change.clone()), "invalid", "{change}");
+    }
+    assert_eq!(vouched(&mut world, "carol", json!({"sub_type": "Nobody"})), "not_permitted");
+    assert_eq!(vouched(&mut world, "mallory", json!({})), "not_permitted");
+    assert_eq!(vouched(&mut world, "alice", json!({})), "requester");
+    assert_eq!(vouched(&mut world, PAYER, json!({"sub_type": "Workload"})), "requester");
+    assert_eq!(vouched(&mut world, "carol", json!({})), "counted");
+    assert_eq!(world.go_on(), [Turn::Decide]);
+    let audit = world.audits.last().unwrap();
+    assert_eq!(
+        (audit.outcome.as_str(), audit.approvers.as_slice()),
+        ("forward", &["User::\"carol\"".to_owned()][..])
+    );
+}
+
+#[test]
 fn a_quorum_is_of_distinct_people_and_a_second_word_of_one_is_none() {
     let mut world = world();
     let record = world.pay(1, "huge");

@@ -389,8 +389,11 @@ impl World {
             "challenge": challenge.id, "digest": challenge.digest, "decision": decision, "comment": "as agreed",
         });
         edit(&mut claims);
-        let key = key("approver");
-        let head = json!({"alg": key.algorithm().as_str(), "typ": "step-up-grant+jwt", "kid": "approver"});
+        // A gate signs for whom it has verified itself.
+        let name =
+            if claims["iss"].as_str().is_some_and(|iss| iss.contains("/gate")) { "gate" } else { "approver" };
+        let key = key(name);
+        let head = json!({"alg": key.algorithm().as_str(), "typ": "step-up-grant+jwt", "kid": name});
         key.sign_raw(head.to_string().as_bytes(), claims.to_string().as_bytes())
     }
 }
