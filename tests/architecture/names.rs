@@ -15,11 +15,12 @@ const ITS_RANDOMNESS: [&str; 2] = ["rand", "SystemRandom"];
 const UNSAFE: &str = "src/stream/kafka_ffi.rs";
 
 /// Where a Kafka client may be named.
-const KAFKA: [&str; 9] = [
+const KAFKA: [&str; 10] = [
     "src/stream/kafka.rs",
     "src/stream/kafka/",
     "src/stream/kafka_ffi.rs",
     "src/stream/admin.rs",
+    "src/stream/admin/",
     "src/control/",
     "src/review/",
     "src/producer/",
