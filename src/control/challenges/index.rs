@@ -54,6 +54,17 @@ pub struct Query {
     pub after: Option<Place>,
 }
 
+/// What a listing found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The challenges, in the order of the list.
+    pub found: Vec<T>,
+    /// Where the next listing begins; `None` where this was the end.
+    pub next: Option<Place>,
+    /// How many challenges were looked at.
+    pub looked: usize,
+}
+
 /// Whether nothing more will become of it. An approved one is decided again.
 fn has_ended(status: Status) -> bool {
     !matches!(status, Status::Open | Status::Approved)
@@ -108,13 +119,15 @@ impl Index {
         self.kept.get(id).map(|kept| Arc::clone(&kept.value))
     }
 
-    /// At most `limit` challenges that a query asks for, in the order of the list, each with its place; at most `looked` are
-    /// looked at. Also where the next listing begins, unless this was the end.
-    pub fn list(&self, query: &Query, limit: usize, looked: usize) -> (Vec<Arc<[u8]>>, Option<Place>) {
+    /// At most `limit` challenges that a query asks for, out of at most `most` that are looked at.
+    pub fn list(&self, query: &Query, limit: usize, most: usize) -> Page<Arc<[u8]>> {
         let mut from = query.after.clone();
-        let mut found = Vec::new();
-        for _ in 0..looked {
-            let Some(place) = self.next(query.status, from.as_ref()) else { return (found, None) };
+        let (mut found, mut looked) = (Vec::new(), 0);
+        while looked < most {
+            let Some(place) = self.next(query.status, from.as_ref()) else {
+                return Page { found, next: None, looked };
+            };
+            looked += 1;
             from = Some(place.clone());
             let Some(kept) = self.kept.get(&place.id) else { continue };
             let of_route = query.route.as_deref().is_none_or(|route| route == &*kept.route);
@@ -126,7 +139,7 @@ impl Index {
             }
         }
         let next = from.filter(|from| self.next(query.status, Some(from)).is_some());
-        (found, next)
+        Page { found, next, looked }
     }
 
     /// The first place past `from` among those that a status can be found at.
@@ -159,7 +172,7 @@ mod tests {
     }
 
     fn listed(index: &Index, query: &Query, limit: usize) -> (Vec<String>, Option<Place>) {
-        let (found, next) = index.list(query, limit, 1000);
+        let Page { found, next, .. } = index.list(query, limit, 1000);
         (found.iter().map(|value| String::from_utf8(value.to_vec()).unwrap()).collect(), next)
     }
 
@@ -212,8 +225,9 @@ mod tests {
             }
         }
         let query = Query { route: Some("none".into()), ..Query::default() };
-        assert_eq!(index.list(&query, 5, 10).0.len(), 0);
-        assert!(index.list(&query, 5, 10).1.is_some(), "a look is bounded, and the next goes on");
+        let page = index.list(&query, 5, 10);
+        assert_eq!((page.found.len(), page.looked), (0, 10));
+        assert!(page.next.is_some(), "a look is bounded, and the next goes on");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use rdkafka::error::KafkaError;
 use tokio::sync::watch;
 
-pub use index::{Index, Place, Query};
+pub use index::{Index, Page, Place, Query};
 
 use self::reader::Reader;
 use crate::authorize::ids::Topic;
@@ -138,11 +138,12 @@ impl Challenges {
         self.0.codec.decode(&value).ok()
     }
 
-    /// At most `limit` challenges, and where the next listing begins; see [`Index::list`].
-    pub fn list(&self, query: &Query, limit: usize, looked: usize) -> (Vec<Challenge>, Option<Place>) {
-        let (values, next) =
-            self.0.index.read().unwrap_or_else(PoisonError::into_inner).list(query, limit, looked);
-        (values.iter().filter_map(|value| self.0.codec.decode(value).ok()).collect(), next)
+    /// At most `limit` challenges out of at most `most` that are looked at; see [`Index::list`].
+    pub fn list(&self, query: &Query, limit: usize, most: usize) -> Page<Challenge> {
+        let Page { found, next, looked } =
+            self.0.index.read().unwrap_or_else(PoisonError::into_inner).list(query, limit, most);
+        let found = found.iter().filter_map(|value| self.0.codec.decode(value).ok()).collect();
+        Page { found, next, looked }
     }
 
     /// Tells of changes from now on.

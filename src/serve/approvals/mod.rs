@@ -148,11 +148,11 @@ impl Service {
         let (mut found, mut looked) = (Vec::new(), 0);
         let next = loop {
             let wanted = limit - found.len();
-            let (page, next) = self.approvals.challenges.list(&query, wanted, LOOKED - looked);
-            looked += page.len().max(1);
-            let visible = page.iter().filter(|challenge| self.seen(&login, challenge) != Seen::Not);
+            let page = self.approvals.challenges.list(&query, wanted, LOOKED - looked);
+            looked += page.looked;
+            let visible = page.found.iter().filter(|challenge| self.seen(&login, challenge) != Seen::Not);
             found.extend(visible.map(view));
-            match next {
+            match page.next {
                 Some(next) if found.len() < limit && looked < LOOKED => query.after = Some(next),
                 next => break next,
             }
