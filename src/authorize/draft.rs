@@ -45,11 +45,10 @@ impl Draft {
     pub(super) fn asked(gate: &Gate, route: &Route, moment: &Moment<'_>) -> Self {
         let snapshot = moment.snapshot;
         let control = [
-            ("trust", snapshot.trust.version()),
-            ("policy", snapshot.policy.digest()),
-            ("entities", snapshot.entities.digest()),
-        ]
-        .map(|(name, version)| (name, version.to_string()));
+            ("trust", snapshot.trust.version().to_string()),
+            ("policy", snapshot.policy.digest().to_string()),
+            ("entities", snapshot.entities.version().to_owned()),
+        ];
         let followed = snapshot.standing.followed();
         let followed = [("workflows", followed.workflows), ("revocations", followed.revocations)]
             .map(|(name, positions)| Some((name, positions?.to_string())));

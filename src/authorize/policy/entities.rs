@@ -3,6 +3,7 @@
 //! parents.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use cedar_policy::{Entity, EntityUid};
 use serde_json::Value;
@@ -17,9 +18,30 @@ use crate::authorize::limits::MAX_POLICY_FILE_BYTES;
 /// Every entity that policies may ask about, the actions of the schema included.
 #[derive(Debug)]
 pub struct Entities {
-    store: cedar_policy::Entities,
-    digest: Digest,
+    store: Arc<cedar_policy::Entities>,
+    version: String,
     len: usize,
+}
+
+/// An entity that stands alone and fits the schema of a bundle.
+#[derive(Debug, Clone)]
+pub struct CheckedEntity(Entity);
+
+impl CheckedEntity {
+    /// Reads one entity in Cedar's JSON form and checks it against the bundle's schema.
+    ///
+    /// # Errors
+    /// What is wrong with it, in one sentence.
+    pub fn read(text: &str, bundle: &Bundle) -> Result<Self, String> {
+        let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let entity = Entity::from_json_value(value, Some(bundle.schema()));
+        entity.map(Self).map_err(|error| described(&error))
+    }
+
+    /// Its uid as Cedar writes it: `Type::"id"`.
+    pub fn uid(&self) -> String {
+        self.0.uid().to_string()
+    }
 }
 
 impl Entities {
@@ -71,12 +93,30 @@ impl Entities {
             }
         };
         LoadErrors::check(WHAT, problems)?;
-        Ok(Self { store, digest, len })
+        Ok(Self { store: Arc::new(store), version: digest.to_string(), len })
     }
 
-    /// SHA-256 over the entities, the same on every machine and for every order and layout of the files.
-    pub fn digest(&self) -> Digest {
-        self.digest
+    /// The store of those entities, which were checked against this bundle; what they are together is checked here.
+    ///
+    /// # Errors
+    /// What is wrong with them together, such as a cycle of parents.
+    pub fn of(entities: Vec<CheckedEntity>, version: String, bundle: &Bundle) -> Result<Self, String> {
+        let len = entities.len();
+        let entities = entities.into_iter().map(|entity| entity.0);
+        let store = cedar_policy::Entities::from_entities(entities, Some(bundle.schema()))
+            .map_err(|error| described(&error))?;
+        Ok(Self { store: Arc::new(store), version, len })
+    }
+
+    /// The same entities under another version.
+    pub fn under(&self, version: String) -> Self {
+        Self { store: Arc::clone(&self.store), version, len: self.len }
+    }
+
+    /// What audit records call this state: of files SHA-256 over the entities, the same on every machine and for every order
+    /// and layout of the files; of a topic how far it was read.
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// How many entities the files had, the schema's actions not counted.

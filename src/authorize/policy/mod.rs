@@ -24,7 +24,7 @@ mod tests;
 pub use answer::{Allowed, Answer, Conditional, StepUp};
 pub use answering::AnswerFacts;
 pub use bundle::Bundle;
-pub use entities::Entities;
+pub use entities::{CheckedEntity, Entities};
 pub use facts::{
     Facts, MessageFacts, Offer, Principal, ProvenanceFacts, SubjectId, TransactionFacts, WorkflowFacts,
 };
