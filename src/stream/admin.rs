@@ -2,6 +2,7 @@
 //! made where they are missing. Limits: it changes nothing that exists; what a person has to do is said with the command
 //! that does it.
 
+mod control;
 mod look;
 mod make;
 
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
+
+pub use self::control::{ControlKind, ControlTopic, control_topics};
 
 use self::look::Look;
 use crate::authorize::ids::Topic;
@@ -135,6 +138,22 @@ pub enum TopicProblem {
         /// Changes it.
         command: String,
     },
+    /// A fact holds until it is replaced, however long that takes.
+    #[error("control topic `{topic}` deletes what is old, so that a fact would be forgotten by time alone")]
+    Forgets {
+        /// Which.
+        topic: Topic,
+        /// Changes it.
+        command: String,
+    },
+    /// How long a gate has said nothing is told by the broker's clock alone.
+    #[error("control topic `{topic}` has the gates' own timestamps")]
+    Timestamps {
+        /// Which.
+        topic: Topic,
+        /// Changes it.
+        command: String,
+    },
     /// The replay topic must have a partition for each of the source's.
     #[error("topic `{replay}` has {has} partitions and `{topic}`, whose proofs it remembers, has {needs}")]
     Partitions {
@@ -149,7 +168,7 @@ pub enum TopicProblem {
         /// Changes it.
         command: String,
     },
-    /// What held records need must be compacted: retention would forget them while they are held.
+    /// Control topics and what held records need must be compacted: retention would forget what still holds.
     #[error("topic `{topic}` is not compacted, and what it keeps must not be forgotten with time")]
     NotCompacted {
         /// Which.
@@ -218,6 +237,8 @@ impl TopicProblem {
             Self::Missing { command, .. }
             | Self::NotMade { command, .. }
             | Self::Compacted { command, .. }
+            | Self::Forgets { command, .. }
+            | Self::Timestamps { command, .. }
             | Self::Partitions { command, .. }
             | Self::NotCompacted { command, .. }
             | Self::TooFew { command, .. }
@@ -285,6 +306,7 @@ pub enum AdminError {
 pub fn inspect(
     properties: &KafkaProperties,
     sources: &[SourceTopic],
+    control: &[ControlTopic],
     make: bool,
 ) -> Result<TopicsReport, AdminError> {
     let mut config = ClientConfig::new();
@@ -296,6 +318,9 @@ pub fn inspect(
     let mut look = Look::new(&config, &bootstrap, properties)?;
     for source in sources {
         look.source(source, make)?;
+    }
+    for topic in control {
+        look.control(topic, make)?;
     }
     Ok(look.into_report())
 }

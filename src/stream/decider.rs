@@ -136,6 +136,7 @@ pub trait Decider {
     ) -> Result<Effects, DecideError>;
     /// The batch was committed: what it decided may be shown.
     fn committed(&mut self) {}
-    /// The batch did not happen: what it decided must not be shown.
+    /// The batch did not happen, for certain: what it decided must not be shown. Until this or [`Self::committed`], or the next
+    /// [`Self::open_batch`], the snapshots that it pinned count as in use.
     fn aborted(&mut self) {}
 }

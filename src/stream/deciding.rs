@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use uuid::Uuid;
 
 use super::decider::{DecideError, Decider, Delivery, Input, PartitionCounts as Counted};
+use super::freshness::{Freshness, Instants};
 use crate::authorize::decision::Reason;
 use crate::authorize::engine::{Decision, Engine, Moment, Snapshot, Step};
 use crate::authorize::ids::{Coordinates, DecisionId, Topic, UnixMillis};
@@ -36,6 +37,8 @@ pub struct Gatework {
     pub codecs: Arc<Codecs>,
     /// What the gate knows.
     pub snapshots: Snapshots,
+    /// How old that is.
+    pub freshness: Freshness,
     /// Where decisions are shown.
     pub telemetry: Telemetry,
 }
@@ -207,6 +210,10 @@ fn counted(route: &Route, source: &Coordinates, counts: &dyn Counted) -> Partiti
 impl Decider for EngineDecider {
     type State = PartitionState;
 
+    fn is_current(&self) -> Result<(), String> {
+        self.work.freshness.check(Instants::now())
+    }
+
     fn open_batch(&mut self, now: UnixMillis) {
         let snapshot = self.work.snapshots.load_full();
         self.batch = Some(Batch { now, snapshot, decided: Vec::new(), ahead: None });
@@ -282,5 +289,15 @@ impl Decider for EngineDecider {
 
     fn aborted(&mut self) {
         self.batch = None;
+    }
+}
+
+impl Drop for EngineDecider {
+    /// What became of the transaction of a batch that is still open is not known, so that it may yet be committed: what it
+    /// was decided by counts as in use for as long as the process lives.
+    fn drop(&mut self) {
+        if let Some(batch) = self.batch.take() {
+            std::mem::forget(batch.snapshot);
+        }
     }
 }

@@ -39,7 +39,7 @@ pub struct GateSettings {
 }
 
 /// After how long the broker aborts a transaction that its gate no longer ends.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(5);
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often in a row a producer that was refused as replaced is made anew.
 const FENCED_TRIES: u32 = 10;
 

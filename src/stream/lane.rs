@@ -163,6 +163,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         };
         self.log.renew()?;
         self.producer = ProducerFate::Usable;
+        self.decider.aborted();
         let attempt = self.failures;
         ProducerReplaced { lane: self.settings.lane, cause, attempt, problem: &self.problem }
             .emit(&self.telemetry);

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod decider;
 pub mod deciding;
 pub mod desk;
+pub mod freshness;
 pub mod gate;
 pub mod kafka;
 pub mod kafka_ffi;

@@ -24,7 +24,7 @@ pub(super) struct Look {
     pub(super) runtime: tokio::runtime::Runtime,
     pub(super) tool: String,
     pub(super) configs: String,
-    settings: BTreeMap<Topic, BTreeMap<String, String>>,
+    pub(super) settings: BTreeMap<Topic, BTreeMap<String, String>>,
     /// How long one question about settings may take.
     patience: Duration,
     /// Why settings were not told, once a question about them has had no answer: the next ones would have none either.

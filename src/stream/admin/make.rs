@@ -42,8 +42,11 @@ impl Look {
                 }
             }
             Some(code) => {
+                // A list of values stands in brackets, so that the tool does not take its comma for the next setting.
+                let bracketed =
+                    |value: &str| if value.contains(',') { format!("[{value}]") } else { value.to_owned() };
                 let text: Vec<String> =
-                    settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                    settings.iter().map(|(name, value)| format!("{name}={}", bracketed(value))).collect();
                 let text: Vec<&str> = text.iter().map(String::as_str).collect();
                 let command = self.create(topic, Some(partitions), &text);
                 self.problem(TopicProblem::NotMade { topic: topic.clone(), why: code.to_string(), command });

@@ -13,6 +13,9 @@ const LARGEST_BATCH: usize = 1_000_000;
 /// The largest record that librdkafka can be told to send.
 const LARGEST_MESSAGE: usize = 1_000_000_000;
 
+/// How long the group waits for a member of which nothing is heard: the shortest that a broker takes by default.
+pub const SESSION: Duration = Duration::from_secs(6);
+
 /// The connection of one lane.
 #[derive(Debug, Clone)]
 pub struct KafkaSettings {
@@ -59,13 +62,13 @@ impl KafkaSettings {
         config
     }
 
-    /// The member of the group. The session is the shortest that a broker takes by default: a dead lane's partitions
-    /// wait that long.
+    /// The member of the group: a dead lane's partitions wait for [`SESSION`].
     pub fn consumer(&self) -> ClientConfig {
+        let session = SESSION.as_millis().to_string();
         let mut config = self.reader(
             "read_committed",
             &[
-                ("session.timeout.ms", "6000"),
+                ("session.timeout.ms", session.as_str()),
                 ("heartbeat.interval.ms", "300"),
                 ("max.poll.interval.ms", "60000"),
             ],

@@ -75,7 +75,11 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             problem: &self.problem,
         }
         .emit(&self.telemetry);
-        self.decider.aborted();
+        // INVARIANT: what an unclear transaction was decided by counts as in use until a new producer has ended it for
+        // certain: it may yet be committed.
+        if self.producer == ProducerFate::Usable {
+            self.decider.aborted();
+        }
         self.batch.clear();
         let again = self.ready();
         for owned in self.owned.values_mut() {
