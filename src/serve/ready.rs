@@ -3,7 +3,9 @@
 
 use serde::Serialize;
 
-use crate::telemetry::{GateStatus, LaneStatus, PartitionStatus, SnapshotStatus, TopicPartition};
+use crate::telemetry::{
+    Entries, GateStatus, LaneStatus, PartitionStatus, SnapshotStatus, TopicPartition, ViewStatus,
+};
 
 /// The whole body.
 #[derive(Debug, Serialize)]
@@ -12,6 +14,21 @@ pub(super) struct Body {
     not_ready: Vec<String>,
     lanes: Vec<Lane>,
     snapshots: Vec<Snapshot>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    view: Option<View>,
+}
+
+#[derive(Debug, Serialize)]
+struct View {
+    oldest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_seconds: Option<f64>,
+    stale: bool,
+    live_workflows: usize,
+    ended_workflows: usize,
+    revocations: usize,
+    entities: usize,
+    refused: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,6 +67,7 @@ impl From<GateStatus> for Body {
             not_ready: status.not_ready,
             lanes: status.lanes.into_iter().map(Lane::from).collect(),
             snapshots: status.snapshots.into_iter().map(Snapshot::from).collect(),
+            view: status.view.map(View::from),
         }
     }
 }
@@ -84,6 +102,22 @@ impl From<SnapshotStatus> for Snapshot {
             version: snapshot.version,
             age_seconds: snapshot.age.map(|age| age.as_secs_f64()),
             stale: snapshot.stale,
+        }
+    }
+}
+
+impl From<ViewStatus> for View {
+    fn from(view: ViewStatus) -> Self {
+        let Entries { live_workflows, ended_workflows, revocations, entities, refused } = view.entries;
+        Self {
+            oldest: view.part,
+            age_seconds: view.age.map(|age| age.as_secs_f64()),
+            stale: view.stale,
+            live_workflows,
+            ended_workflows,
+            revocations,
+            entities,
+            refused,
         }
     }
 }

@@ -43,6 +43,7 @@ pub(super) struct Instruments {
     pub access_refused: Counter<u64>,
     pub desk_commit_duration: Histogram<f64>,
     pub desk_away: Counter<u64>,
+    pub facts: Counter<u64>,
 }
 
 impl Instruments {
@@ -132,6 +133,10 @@ impl Instruments {
                 "countersign.desk.away",
                 "Times that audit records of evaluations could not be committed",
             ),
+            facts: counter(
+                "countersign.facts",
+                "Records of the followed topics, by what they are about and by result",
+            ),
         }
     }
 }
@@ -176,6 +181,31 @@ fn gauges(meter: &Meter, status: &Arc<Status>) {
         .build();
     lane_gauges(meter, status);
     snapshot_gauges(meter, status);
+    view_gauges(meter, status);
+}
+
+fn view_gauges(meter: &Meter, status: &Arc<Status>) {
+    let watched = Arc::clone(status);
+    meter
+        .f64_observable_gauge("countersign.view.age")
+        .with_unit("s")
+        .with_description("Age of the view of the followed topics, by its oldest part")
+        .with_callback(move |observer| {
+            if let Some(age) = watched.read().view.and_then(|view| view.age) {
+                observer.observe(age.as_secs_f64(), &[]);
+            }
+        })
+        .build();
+    let watched = Arc::clone(status);
+    meter
+        .u64_observable_gauge("countersign.facts.held")
+        .with_description("Facts of the followed topics that are kept in memory")
+        .with_callback(move |observer| {
+            for (what, count) in watched.read().view.iter().flat_map(|view| view.entries.named()) {
+                observer.observe(count as u64, &[KeyValue::new("held", what)]);
+            }
+        })
+        .build();
 }
 
 fn lane_gauges(meter: &Meter, status: &Arc<Status>) {

@@ -29,7 +29,8 @@ pub use crate::config::{LogFormat, LogSettings};
 use spans::Spans;
 use status::Status;
 pub use status::{
-    GateStatus, LaneState, LaneStatus, PartitionStatus, SnapshotKind, SnapshotStatus, TopicPartition,
+    Entries, Fact, GateStatus, LaneState, LaneStatus, PartitionStatus, SnapshotKind, SnapshotStatus,
+    TopicPartition, ViewStatus,
 };
 
 /// The instrumentation scope of everything the gate emits.

@@ -33,6 +33,92 @@ impl SnapshotKind {
     }
 }
 
+/// What a record of a followed topic is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Fact {
+    /// How a workflow stands.
+    Workflow,
+    /// What is revoked.
+    Revocation,
+    /// An entity.
+    Entity,
+}
+
+impl Fact {
+    /// The name in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Workflow => "workflow",
+            Self::Revocation => "revocation",
+            Self::Entity => "entity",
+        }
+    }
+}
+
+/// How much of the followed topics is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Entries {
+    /// Workflows that run or are suspended.
+    pub live_workflows: usize,
+    /// Workflows that have ended.
+    pub ended_workflows: usize,
+    /// Revocations.
+    pub revocations: usize,
+    /// Entities.
+    pub entities: usize,
+    /// Records that were read and could not be applied.
+    pub refused: usize,
+}
+
+impl Entries {
+    /// Each number with its name.
+    pub(super) fn named(&self) -> [(&'static str, usize); 5] {
+        [
+            ("live_workflows", self.live_workflows),
+            ("ended_workflows", self.ended_workflows),
+            ("revocations", self.revocations),
+            ("entities", self.entities),
+            ("refused", self.refused),
+        ]
+    }
+}
+
+/// The view of the followed topics, as it stands at the moment of asking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewStatus {
+    /// Its oldest part.
+    pub part: String,
+    /// The age of that; `None` where it has not been read to its end yet.
+    pub age: Option<Duration>,
+    /// Whether that is too old to decide by.
+    pub stale: bool,
+    /// How much is kept.
+    pub entries: Entries,
+}
+
+/// The view as it was last said to be.
+#[derive(Debug)]
+pub(super) struct View {
+    part: String,
+    /// How old it was, and when that was said.
+    age: Option<(Duration, Instant)>,
+    limit: Duration,
+    entries: Entries,
+}
+
+impl View {
+    pub(super) fn new(part: &str, age: Option<Duration>, limit: Duration, entries: Entries) -> Self {
+        let age = age.map(|age| (age, Instant::now()));
+        Self { part: part.to_owned(), age, limit, entries }
+    }
+
+    fn status(&self) -> ViewStatus {
+        let age = self.age.map(|(age, since)| age + since.elapsed());
+        let stale = age.is_none_or(|age| age > self.limit);
+        ViewStatus { part: self.part.clone(), age, stale, entries: self.entries }
+    }
+}
+
 /// What a lane is doing, as metrics and `/readyz` say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LaneState {
@@ -117,6 +203,8 @@ pub struct GateStatus {
     pub lanes: Vec<LaneStatus>,
     /// The three snapshots.
     pub snapshots: Vec<SnapshotStatus>,
+    /// The view of the followed topics; `None` where none is followed.
+    pub view: Option<ViewStatus>,
     /// Why the gate is not ready; empty when it is.
     pub not_ready: Vec<String>,
 }
@@ -139,6 +227,7 @@ struct Picture {
     started: bool,
     lanes: BTreeMap<usize, Lane>,
     snapshots: BTreeMap<SnapshotKind, Loaded>,
+    view: Option<View>,
 }
 
 #[derive(Debug, Default)]
@@ -187,7 +276,14 @@ impl Status {
         for snapshot in snapshots.iter().filter(|snapshot| snapshot.version.is_none()) {
             not_ready.push(format!("no {} snapshot is loaded", snapshot.kind.as_str()));
         }
-        GateStatus { lanes, snapshots, not_ready }
+        let view = picture.view.as_ref().map(View::status);
+        if let Some(view) = view.as_ref().filter(|view| view.stale) {
+            not_ready.push(match view.age {
+                Some(age) => format!("the view of {} is {:.1} s old", view.part, age.as_secs_f64()),
+                None => format!("{} has not been read to its end yet", view.part),
+            });
+        }
+        GateStatus { lanes, snapshots, view, not_ready }
     }
 
     pub(super) fn expect_lanes(&self, lanes: usize) {
@@ -268,6 +364,10 @@ impl Status {
         if let Some(loaded) = self.lock().snapshots.get_mut(&kind) {
             loaded.stale = true;
         }
+    }
+
+    pub(super) fn viewed(&self, view: View) {
+        self.lock().view = Some(view);
     }
 
     fn lane(&self, number: usize, change: impl FnOnce(&mut Lane)) {
@@ -366,6 +466,22 @@ mod tests {
         status.revoked(0, &[partition(0)]);
         status.progress(0, &partition(0), "payments", Some(3), 9);
         assert!(status.read().lanes[0].partitions.is_empty());
+    }
+
+    #[test]
+    fn a_view_that_is_too_old_or_not_complete_keeps_the_gate_from_being_ready() {
+        let status = Status::default();
+        all_snapshots(&status);
+        status.expect_lanes(0);
+        let part = "`c.revocations/0`";
+        let limit = Duration::from_secs(10);
+        let viewed = |age: Option<u64>| {
+            status.viewed(View::new(part, age.map(Duration::from_secs), limit, Entries::default()));
+            status.read().not_ready
+        };
+        assert!(viewed(Some(1)).is_empty());
+        assert!(viewed(None)[0].contains("`c.revocations/0` has not been read"));
+        assert!(viewed(Some(11))[0].contains("the view of `c.revocations/0` is 11."));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use countersign::authorize::ids::{
 };
 use countersign::authorize::traceparent::TraceParent;
 use countersign::telemetry::events::*;
-use countersign::telemetry::{SnapshotKind, Telemetry, TopicPartition};
+use countersign::telemetry::{Entries, Fact, SnapshotKind, Telemetry, TopicPartition};
 
 pub const ROUTE: &str = "payments";
 pub const SOURCE: &str = "payments.commands";
@@ -84,6 +84,20 @@ pub fn everything(telemetry: &Telemetry) {
         SignalPublished { kind, id: Digest([1; 32]) }.emit(telemetry);
     }
     SignalsHeldUp { waiting: 2, problem }.emit(telemetry);
+    let topic = Topic::parse("countersign.revocations").unwrap();
+    let at = Coordinates { topic: topic.clone(), partition: Partition(0), offset: Offset(9) };
+    ControlAway { problem }.emit(telemetry);
+    ControlRead { took: Duration::from_millis(300), records: 12 }.emit(telemetry);
+    ControlGrew { topic: &topic, partitions: 2 }.emit(telemetry);
+    FactApplied { fact: Fact::Revocation, at: &at, change: "Applied" }.emit(telemetry);
+    FactRefused { fact: Fact::Revocation, at: &at, problem: "its signature does not hold" }.emit(telemetry);
+    ViewStale { problem: "the view of `countersign.revocations/0` is 11.0 s old and may be 10.0 s" }
+        .emit(telemetry);
+    ViewCurrent.emit(telemetry);
+    let entries = Entries { revocations: 3, ..Entries::default() };
+    let limit = Duration::from_secs(10);
+    ControlViewed { part: "`countersign.revocations/0`", age: Some(Duration::from_secs(1)), limit, entries }
+        .emit(telemetry);
     LaneAssigned { lane: 0, partitions: &[partition(4), partition(5)] }.emit(telemetry);
     LaneRevoked { lane: 0, partitions: &[partition(4)], lost: false }.emit(telemetry);
     LaneRevoked { lane: 0, partitions: &[partition(5)], lost: true }.emit(telemetry);

@@ -6,6 +6,7 @@
 
 mod access;
 mod approvals;
+mod control;
 mod gate;
 mod lanes;
 mod records;
@@ -16,6 +17,9 @@ use std::time::Duration;
 pub use access::{AccessRefused, DeskAway, DeskCommitted, DeskOpened, Evaluated};
 pub use approvals::{
     AnswerWritten, ApprovalRefused, ChallengeUnreadable, IssuerKeysLoaded, IssuerKeysRefused,
+};
+pub use control::{
+    ControlAway, ControlGrew, ControlRead, ControlViewed, FactApplied, FactRefused, ViewCurrent, ViewStale,
 };
 pub use gate::{
     BrokerAwaited, GateStarted, GateStopped, ServerListening, SnapshotLoaded, SnapshotRefused, TopicCreated,
