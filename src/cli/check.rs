@@ -147,15 +147,19 @@ fn check_policies(loaded: &Loaded, problems: &mut Problems) -> Option<FoundPolic
 /// Asks the broker. Topics that the gate would make itself are no problem.
 fn check_topics(loaded: &Loaded, problems: &mut Problems) -> Option<BTreeMap<String, i32>> {
     let config = loaded.config.as_ref()?;
-    let report =
-        match admin::inspect(&config.settings.kafka, &admin::source_topics(&config.settings.routes), false) {
-            Ok(report) => report,
-            Err(error) => {
-                let help = "is `bootstrap.servers` in `[kafka]` right, and the broker up?";
-                problems.push(Problem::error(error.to_string()).help(help));
-                return None;
-            }
-        };
+    let report = match admin::inspect(
+        &config.settings.kafka,
+        &admin::source_topics(&config.settings.routes),
+        &admin::control_topics(&config.settings.control),
+        false,
+    ) {
+        Ok(report) => report,
+        Err(error) => {
+            let help = "is `bootstrap.servers` in `[kafka]` right, and the broker up?";
+            problems.push(Problem::error(error.to_string()).help(help));
+            return None;
+        }
+    };
     for problem in &report.problems {
         problems.push(Problem::error(problem.to_string()).help(problem.help()));
     }

@@ -11,15 +11,18 @@ use uuid::Uuid;
 
 use super::approvals::{ApprovalsFailure, RunningApprovals};
 use crate::authorize::engine::Engine;
-use crate::authorize::ids::Topic;
-use crate::authorize::route::Route;
+use crate::authorize::ids::{Topic, UnixMillis, WorkloadId};
+use crate::authorize::route::{Route, WorkflowRule};
 use crate::cli::clock;
-use crate::config::{AccessSettings, Config, Problems, Settings};
-use crate::control::{self, Control, EntitiesFrom, WatchError, Watcher};
+use crate::config::{AccessSettings, Config, Problems, RouteSettings, Settings};
+use crate::control::{
+    self, Control, EntitiesFrom, FollowError, FollowSettings, Follower, WatchError, Watcher,
+};
 use crate::serve::{self, ServeError, Server};
 use crate::stream::admin::{self, AdminError, TopicProblem, TopicsReport};
 use crate::stream::deciding::{EngineDecider, Gatework};
 use crate::stream::desk::{DeskStartError, RunningDesk};
+use crate::stream::freshness::Freshness;
 use crate::stream::gate::{Gate, GateError, GateSettings, StartError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::{GateStarted, TopicCreated, TopicWarned};
@@ -44,6 +47,9 @@ pub enum GateFailure {
     /// The audit schema does not parse: a broken build.
     #[error(transparent)]
     Codec(#[from] EffectsError),
+    /// Control topics cannot be followed.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
     /// Files cannot be watched.
     #[error(transparent)]
     Watch(#[from] WatchError),
@@ -78,6 +84,7 @@ pub struct RunningGate {
     server: Option<Server>,
     approvals: Option<RunningApprovals>,
     watcher: Watcher,
+    follower: Option<Follower>,
 }
 
 impl RunningGate {
@@ -105,16 +112,18 @@ impl RunningGate {
         let Some(topics) = topics(&settings, telemetry, give_up)? else { return Ok(None) };
 
         let (realm, id) = (gate.realm.clone(), gate.id.clone());
+        let follows = settings.control.followed().next().is_some();
+        let freshness =
+            if follows { Freshness::within(settings.control.max_staleness) } else { Freshness::default() };
         let work = Gatework {
             engine: Arc::new(Engine::new(gate, CACHED_TOKENS)),
             routes: Arc::new(by_source(&routes)),
             codecs,
             snapshots: control.snapshots(),
+            freshness: freshness.clone(),
             telemetry: telemetry.clone(),
         };
-        let watcher = Watcher::start(Arc::clone(&control), || {
-            clock::now().unwrap_or(crate::authorize::ids::UnixMillis(0))
-        })?;
+        let watcher = Watcher::start(Arc::clone(&control), now_or_never)?;
         let server = match settings.listen {
             Some(address) => Some(Server::start(address, telemetry.clone())?),
             None => None,
@@ -123,12 +132,16 @@ impl RunningGate {
         let approvals =
             approvals.map(|of| RunningApprovals::start(of, &settings, &work, &routes)).transpose()?;
         let nonce = Uuid::now_v7().simple().to_string();
+        let follower = match follows {
+            true => Some(follow(&settings, &id, &nonce, &control, freshness, telemetry)?),
+            false => None,
+        };
         let lanes = GateSettings::new(&settings, &topics.facts, nonce);
         GateStarted { realm: &realm, gate: &id, lanes: lanes.lanes }.emit(telemetry);
         let access =
             settings.access.as_ref().map(|access| start_access(access, &lanes, &work)).transpose()?;
         let lanes = Gate::start(&lanes, telemetry, |_| EngineDecider::new(work.clone()))?;
-        Ok(Some(Self { access, lanes, server, approvals, watcher }))
+        Ok(Some(Self { access, lanes, server, approvals, watcher, follower }))
     }
 
     /// Where health and metrics are served.
@@ -158,6 +171,12 @@ impl RunningGate {
         drop(self.access);
         self.lanes.stop();
         let errors = self.lanes.join();
+        // A gate that did not end in order may have left something open: the others wait until it cannot be any more.
+        if errors.is_empty()
+            && let Some(follower) = self.follower
+        {
+            follower.stop_in_order();
+        }
         if let Some(server) = self.server {
             server.stop();
         }
@@ -178,6 +197,34 @@ fn start_access(
     Ok((server, desk))
 }
 
+/// Begins to follow the control topics.
+fn follow(
+    settings: &Settings,
+    gate: &WorkloadId,
+    nonce: &str,
+    control: &Arc<Control>,
+    freshness: Freshness,
+    telemetry: &Telemetry,
+) -> Result<Follower, FollowError> {
+    let looks_at_workflows = |route: &RouteSettings| route.route.workflow == WorkflowRule::Registered;
+    let follow = FollowSettings {
+        properties: settings.kafka.clone(),
+        group: settings.member.group.clone(),
+        control: settings.control.clone(),
+        gate: gate.clone(),
+        instance: settings.member.instance.clone().unwrap_or_else(|| nonce.to_owned()),
+        may_forget_ended: settings.routes.iter().all(looks_at_workflows),
+    };
+    // Nobody tells the work in flight yet.
+    let hears = Box::new(|_| ());
+    Follower::start(follow, Arc::clone(control), freshness, telemetry.clone(), now_or_never, hears)
+}
+
+/// The present moment; where the clock stands before 1970, a moment at which everything is from the future.
+fn now_or_never() -> UnixMillis {
+    clock::now().unwrap_or(UnixMillis(0))
+}
+
 /// The topics of every route, looked at and, where they are the gate's own, made. `None` where `give_up` has had enough of
 /// a broker that does not answer.
 fn topics(
@@ -186,9 +233,10 @@ fn topics(
     give_up: &dyn Fn(&AdminError) -> bool,
 ) -> Result<Option<TopicsReport>, GateFailure> {
     let sources = admin::source_topics(&settings.routes);
+    let control = admin::control_topics(&settings.control);
     let mut missing_since = None;
     let report = loop {
-        let report = match admin::inspect(&settings.kafka, &sources, true) {
+        let report = match admin::inspect(&settings.kafka, &sources, &control, true) {
             Ok(report) => report,
             Err(error) if give_up(&error) => return Ok(None),
             Err(_) => {

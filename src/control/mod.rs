@@ -7,27 +7,32 @@ pub mod challenges;
 mod files;
 pub mod oidc;
 mod policies;
+mod published;
 pub mod signals;
+mod topics;
 mod trust;
 mod watch;
 mod watched;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 
 pub use policies::{EntitiesFrom, Policies, PolicySource, offer};
+pub use topics::{Applied, FollowError, FollowSettings, Follower, Hears, fleet};
 pub use trust::{TrustSource, knows_gate};
 pub use watch::{Reload, WatchError, Watcher};
 pub use watched::{State, Watched};
 
+use self::published::Published;
+use self::topics::{EntityTopic, Taken};
 use crate::authorize::engine::Snapshot;
-use crate::authorize::ids::{Digest, UnixMillis};
+use crate::authorize::ids::{Digest, Topic, UnixMillis};
 use crate::authorize::policy::Offer;
-use crate::authorize::standing::Standing;
+use crate::authorize::standing::{Positions, Standing};
 use crate::authorize::trust::Trust;
-use crate::config::{Problems, TrustFiles};
+use crate::config::{Problem, Problems, TrustFiles};
 use crate::telemetry::events::{SnapshotLoaded, SnapshotRefused};
 use crate::telemetry::{SnapshotKind, Telemetry};
 
@@ -51,8 +56,10 @@ pub struct Control {
     telemetry: Telemetry,
     trust: Watched<Trust>,
     policies: Watched<Policies>,
-    /// Both together, as lanes pin them: written at each switch.
-    published: Arc<ArcSwap<Snapshot>>,
+    /// Everything together, as lanes pin it.
+    published: Published,
+    /// The entities that are followed in a topic; empty where they are in the policy folder.
+    entities: Mutex<EntityTopic>,
     /// What was last looked at, good or bad: the same bad content is reported once.
     seen: Mutex<Seen>,
 }
@@ -92,7 +99,8 @@ impl Control {
             telemetry,
             trust: Watched::new(Arc::clone(&published.trust), now),
             policies: Watched::new(Arc::new(policies), now),
-            published: Arc::new(ArcSwap::from_pointee(published)),
+            published: Published::new(published),
+            entities: Mutex::default(),
             seen: Mutex::new(seen),
         };
         control.announce_trust();
@@ -102,22 +110,12 @@ impl Control {
 
     /// Pins what is known now, for one batch.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.published.load_full()
+        self.published.snapshots().load_full()
     }
 
     /// Where the newest snapshot is published, for those that pin it and do not watch.
     pub fn snapshots(&self) -> Arc<ArcSwap<Snapshot>> {
-        Arc::clone(&self.published)
-    }
-
-    fn publish(&self) {
-        let policies = self.policies.value();
-        self.published.store(Arc::new(Snapshot {
-            trust: self.trust.value(),
-            policy: Arc::clone(&policies.bundle),
-            entities: Arc::clone(&policies.entities),
-            standing: Standing::default(),
-        }));
+        Arc::clone(self.published.snapshots())
     }
 
     /// The keys: version, age, and what is wrong with the newest files.
@@ -152,8 +150,9 @@ impl Control {
                 false
             }
             Ok(trust) => {
-                self.trust.switch(Arc::new(trust), now);
-                self.publish();
+                let trust = Arc::new(trust);
+                self.trust.switch(Arc::clone(&trust), now);
+                self.published.publish(|snapshot, _| snapshot.trust = trust);
                 self.announce_trust();
                 true
             }
@@ -172,10 +171,17 @@ impl Control {
             return false;
         }
         seen.policies = source.digest();
-        match source.load(&self.sources.offer, self.sources.entities) {
-            Ok((policies, _)) => {
+        // Held until both are published: entities and schema belong together.
+        let mut followed = self.followed_entities();
+        let loaded = source.load(&self.sources.offer, self.sources.entities);
+        match loaded.and_then(|(policies, _)| self.with_followed(policies, &mut followed)) {
+            Ok(policies) => {
+                let (bundle, entities) = (Arc::clone(&policies.bundle), Arc::clone(&policies.entities));
                 self.policies.switch(Arc::new(policies), now);
-                self.publish();
+                self.published.publish(|snapshot, _| {
+                    snapshot.policy = bundle;
+                    snapshot.entities = entities;
+                });
                 self.announce_policies();
                 true
             }
@@ -190,6 +196,94 @@ impl Control {
         }
     }
 
+    /// These policies with the entities that are followed in a topic, where they are.
+    fn with_followed(&self, policies: Policies, followed: &mut EntityTopic) -> Result<Policies, Problems> {
+        if self.sources.entities == EntitiesFrom::Folder {
+            return Ok(policies);
+        }
+        let refuse = |what: String| {
+            let help =
+                "change or delete it with `countersign entity` first, or keep what it needs in the schema";
+            Problems::from(Problem::error(what).help(help))
+        };
+        let mut by = followed.by(&policies.bundle).map_err(|(uid, problem)| {
+            refuse(format!("the entity `{uid}` is in use and does not fit the new schema: {problem}"))
+        })?;
+        let entities = by.build(&policies.bundle).map_err(|problem| {
+            refuse(format!("the entities in use do not fit the new schema together: {problem}"))
+        })?;
+        *followed = by;
+        Ok(Policies { entities: Arc::new(entities), ..policies })
+    }
+
+    fn followed_entities(&self) -> MutexGuard<'_, EntityTopic> {
+        // An entity is taken in whole or not at all: a panic elsewhere leaves it usable.
+        self.entities.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in one record of the entities' topic; returns whether it changed anything.
+    fn apply_entity(&self, uid: &str, value: Option<&[u8]>) -> Result<bool, String> {
+        let mut followed = self.followed_entities();
+        followed.apply(uid, value, &self.policies.value().bundle)
+    }
+
+    /// Whether the newest entity of that uid is one by which records are decided.
+    fn entity_fits(&self, uid: &str) -> bool {
+        self.followed_entities().fits(uid)
+    }
+
+    /// Publishes what the followed topics have come to: standing, and the entities where `entities` names their topic and how
+    /// far it was read. Entities that have changed are built anew where `may_build`; whether nothing waits for that.
+    fn publish_followed(
+        &self,
+        standing: Standing,
+        mut taken: Taken,
+        entities: Option<(&Topic, &Positions)>,
+        may_build: bool,
+    ) -> bool {
+        // Held until both are published: entities and schema belong together.
+        let mut followed = self.followed_entities();
+        let mut built = None;
+        if let Some((topic, read)) = entities {
+            followed.advance_to(read);
+            if followed.has_changed() && may_build {
+                match followed.build(&self.policies.value().bundle) {
+                    Ok(entities) => built = Some(entities),
+                    Err(problem) => self.refuse_entities(&problem),
+                }
+            }
+            taken.entry(topic.clone()).or_default().positions = followed.ready().clone();
+        }
+        if let Some(entities) = &built {
+            SnapshotLoaded { snapshot: SnapshotKind::Entities, version: entities.version() }
+                .emit(&self.telemetry);
+        }
+        self.published.publish(|snapshot, noted| {
+            snapshot.standing = standing;
+            if entities.is_some() {
+                let newest = built.as_ref().unwrap_or(&snapshot.entities);
+                snapshot.entities = Arc::new(newest.under(followed.ready().to_string()));
+            }
+            *noted = taken;
+        });
+        entities.is_none() || !followed.has_changed()
+    }
+
+    fn refuse_entities(&self, problem: &str) {
+        let problem = format!("the entities do not fit together: {problem}");
+        SnapshotRefused { snapshot: SnapshotKind::Entities, problem: &problem }.emit(&self.telemetry);
+    }
+
+    /// What everything that still decides has taken in of the followed topics.
+    fn oldest_taken(&self) -> Taken {
+        self.published.oldest()
+    }
+
+    /// What the newest snapshot has taken in of them.
+    fn newest_taken(&self) -> Taken {
+        self.published.newest()
+    }
+
     fn announce_trust(&self) {
         let version = self.trust.value().version().to_string();
         SnapshotLoaded { snapshot: SnapshotKind::Trust, version: &version }.emit(&self.telemetry);
@@ -197,10 +291,13 @@ impl Control {
 
     fn announce_policies(&self) {
         let policies = self.policies.value();
-        let (bundle, entities) =
-            (policies.bundle.digest().to_string(), policies.entities.digest().to_string());
+        let bundle = policies.bundle.digest().to_string();
         SnapshotLoaded { snapshot: SnapshotKind::Policy, version: &bundle }.emit(&self.telemetry);
-        SnapshotLoaded { snapshot: SnapshotKind::Entities, version: &entities }.emit(&self.telemetry);
+        // Those that are followed in a topic are announced when they are built.
+        if self.sources.entities == EntitiesFrom::Folder {
+            let entities = policies.entities.version();
+            SnapshotLoaded { snapshot: SnapshotKind::Entities, version: entities }.emit(&self.telemetry);
+        }
     }
 
     /// The folders that changes are expected in.

@@ -8,6 +8,7 @@ mod access;
 mod assignment;
 mod broker_truth;
 mod commands;
+mod control;
 mod demo;
 mod first_route;
 mod gate;

@@ -151,6 +151,7 @@ impl World {
             routes: Arc::new(HashMap::from([(topic(SOURCE), route.clone())])),
             codecs: codecs.clone(),
             snapshots: snapshots.clone(),
+            freshness: Default::default(),
             telemetry: Telemetry::off(),
         };
         Self {

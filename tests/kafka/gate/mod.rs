@@ -4,6 +4,7 @@
 
 mod audit;
 mod dice;
+mod followed;
 mod ledger;
 mod load;
 mod process;
@@ -13,6 +14,7 @@ mod situations;
 
 pub use audit::audits;
 pub use dice::Dice;
+pub use followed::Followed;
 pub use ledger::{Expect, Ledger, Sent};
 pub use load::Load;
 pub use process::GateProcess;

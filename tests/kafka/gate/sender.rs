@@ -155,6 +155,15 @@ impl Sender {
         Sent::new("short-lived", Source::Commands, record, Expect::Forward)
     }
 
+    /// A payment that is allowed but for its workflow, which is at the step `pay`.
+    pub fn of_workflow(&mut self, id: &str, expect: Expect) -> Sent {
+        let blank = self.blank();
+        let record = self.again(self.sign(blank, &self.how()), |claims| {
+            claims["workflow"] = json!({"id": id, "type": "payout", "step": "pay", "state": "running"});
+        });
+        Sent::new("of a workflow", Source::Commands, record, expect)
+    }
+
     /// Something asked for by the payer, with what must come of it.
     pub fn asks(&mut self, action: &'static str, resource: &'static str, expect: Expect) -> Sent {
         let blank = self.blank();

@@ -1,0 +1,87 @@
+//! Reads the followed topics: every partition from its beginning, committed records only, also partitions that are added
+//! later. Limits: it brings records; what they say is for others. One consumer, without a group.
+
+use std::time::Duration;
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::authorize::ids::Topic;
+use crate::authorize::record::Record;
+use crate::config::KafkaProperties;
+use crate::stream::kafka::record;
+use crate::stream::log::TopicPartition;
+
+/// How long one question about a topic may take: while it waits, nothing is read.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The consumer.
+pub(super) struct Reader(BaseConsumer);
+
+impl Reader {
+    /// A consumer that reads nothing yet. No broker is asked for anything.
+    pub(super) fn new(properties: &KafkaProperties, group: &str) -> Result<Self, KafkaError> {
+        let mut config = client(properties);
+        config
+            // Needed by the client; nothing is joined and nothing is committed.
+            .set("group.id", group)
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "false")
+            // A position that is gone means that the topic is no longer the one that was read.
+            .set("auto.offset.reset", "error")
+            .set("fetch.wait.max.ms", "100")
+            .set("fetch.error.backoff.ms", "50");
+        Ok(Self(config.create()?))
+    }
+
+    /// How many partitions a topic has.
+    pub(super) fn count(&self, topic: &Topic) -> Result<i32, String> {
+        let metadata =
+            self.0.fetch_metadata(Some(topic.as_str()), PATIENCE).map_err(|error| error.to_string())?;
+        let found =
+            metadata.topics().iter().find(|found| found.name() == topic.as_str() && found.error().is_none());
+        let count = found.map_or(0, |found| found.partitions().len());
+        match i32::try_from(count) {
+            Ok(count) if count > 0 => Ok(count),
+            _ => Err(format!("topic `{topic}` cannot be seen")),
+        }
+    }
+
+    /// Reads these partitions too, each from its beginning.
+    pub(super) fn add(&self, partitions: &[TopicPartition]) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for of in partitions {
+            list.add_partition_offset(of.topic.as_str(), of.partition.0, Offset::Beginning)?;
+        }
+        self.0.incremental_assign(&list)
+    }
+
+    /// The next record, or what stands in the way.
+    pub(super) fn next(&self, wait: Duration) -> Result<Option<Record>, KafkaError> {
+        match self.0.poll(wait) {
+            None => Ok(None),
+            // No broker has a topic whose name is not legal.
+            Some(Ok(message)) => Ok(record(&message).ok()),
+            Some(Err(error)) => Err(error),
+        }
+    }
+}
+
+/// What every client here is told: a person's properties, and short waits.
+pub(super) fn client(properties: &KafkaProperties) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("client.id", "countersign")
+        .set("log.connection.close", "false")
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("allow.auto.create.topics", "false");
+    for (name, value) in properties.iter() {
+        config.set(name, value);
+    }
+    config
+}
