@@ -28,11 +28,12 @@ use super::{ServeError, Server, plain_headers};
 use crate::authorize::access::{
     Asked, Caller, Evaluated, Replies, Reply, STEP_UP, Semantic, evaluate, refuse,
 };
-use crate::authorize::engine::Moment;
+use crate::authorize::engine::{Moment, Snapshot};
 use crate::authorize::ids::{DecisionId, UnixMillis};
 use crate::authorize::route::Route;
 use crate::stream::deciding::Gatework;
 use crate::stream::desk::Desk;
+use crate::stream::freshness::Instants;
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::{AccessRefused, Evaluated as EvaluatedEvent};
 
@@ -141,7 +142,9 @@ impl Service {
         let Incoming { headers, request_id, body } = incoming;
         incoming::check_type(headers)?;
         let body = incoming::read(headers, body).await?;
-        let (decided, is_list) = self.decide(headers, request_id, &body, kind)?;
+        // Pinned until the commit: what is announced as taken in must not be overtaken by an older answer.
+        let snapshot = self.work.snapshots.load_full();
+        let (decided, is_list) = self.decide(headers, request_id, &body, kind, &snapshot)?;
         let mut replies = Vec::with_capacity(decided.len());
         let mut audits = Vec::with_capacity(decided.len());
         let mut reasons = Vec::with_capacity(decided.len());
@@ -150,8 +153,10 @@ impl Service {
             replies.push(reply);
             audits.push(audit);
         }
+        self.current()?;
         // INVARIANT: nothing that was decided leaves before this.
         self.desk.commit(audits).await?;
+        drop(snapshot);
         for denied in reasons {
             let took = began.elapsed();
             EvaluatedEvent { route: &self.route.name, denied, took }.emit(&self.work.telemetry);
@@ -165,6 +170,12 @@ impl Service {
         }
     }
 
+    /// Whether the view of the control topics is fresh enough to decide by.
+    fn current(&self) -> Result<(), Refusal> {
+        let checked = self.work.freshness.check(Instants::now());
+        checked.map_err(|_| Refusal::unavailable("what the gate knows is too old to decide by"))
+    }
+
     /// Verifies the caller and decides; nothing of it may be shown yet.
     fn decide(
         &self,
@@ -172,30 +183,30 @@ impl Service {
         request_id: Option<String>,
         body: &[u8],
         kind: Kind,
+        snapshot: &Snapshot,
     ) -> Result<(Vec<Evaluated>, bool), Refusal> {
         let Some(url) = self.url.get() else { return Err(Refusal::unavailable("the gate is starting")) };
         let path = match kind {
             Kind::One => EVALUATION,
             Kind::Many => EVALUATIONS,
         };
+        self.current()?;
         let now = (self.now)();
         if self.proofs.is_full(now) {
             return Err(Refusal::unavailable("too many proofs are remembered"));
         }
-        let snapshot = self.work.snapshots.load_full();
         let (engine, route) = (&*self.work.engine, &*self.route);
         let tokens = incoming::tokens(headers)?;
         let once = |entry: &_| self.proofs.once(entry, now);
         let mut caller =
-            Caller::verify(engine, route, (&snapshot, now), &tokens, &format!("{url}{path}"), once)?;
+            Caller::verify(engine, route, (snapshot, now), &tokens, &format!("{url}{path}"), once)?;
         caller.request_id = request_id;
         caller.trace = incoming::trace(headers);
         let asked = match kind {
             Kind::One => Asked::read_one(body),
             Kind::Many => Asked::read_many(body),
         };
-        let moment =
-            || Moment { now, id: DecisionId(Uuid::now_v7()), snapshot: &snapshot, source_partitions: 1 };
+        let moment = || Moment { now, id: DecisionId(Uuid::now_v7()), snapshot, source_partitions: 1 };
         match asked.map_err(|malformed| Refusal::malformed(&format!("the body {malformed}")))? {
             Asked::One(one) => Ok((vec![evaluate(engine, route, &caller, &one, &moment())], false)),
             Asked::Many(items, semantic) => {

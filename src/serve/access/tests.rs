@@ -14,6 +14,7 @@ use crate::authorize::audit::AuditRecord;
 use crate::authorize::limits::MAX_BODY_BYTES;
 use crate::authorize::testing::{NOW_S, PAYER};
 use crate::stream::desk::{DeskError, testing};
+use crate::stream::freshness::Freshness;
 use crate::telemetry::Settings;
 use crate::wire::outgoing::Codecs;
 
@@ -33,6 +34,11 @@ impl Gate {
 
     /// One whose desk answers so.
     fn with(answer: impl Fn() -> Result<(), DeskError> + Send + 'static) -> Self {
+        Self::with_view(answer, Freshness::default())
+    }
+
+    /// The same, with that view of the control topics.
+    fn with_view(answer: impl Fn() -> Result<(), DeskError> + Send + 'static, freshness: Freshness) -> Self {
         let World { engine, route, snapshot, .. } = World::new();
         let audits: Arc<Mutex<Vec<AuditRecord>>> = Arc::default();
         let kept = Arc::clone(&audits);
@@ -47,6 +53,7 @@ impl Gate {
             routes: Arc::new(HashMap::new()),
             codecs: Arc::new(Codecs::new().unwrap()),
             snapshots: Arc::new(ArcSwap::from_pointee(snapshot)),
+            freshness,
             telemetry: telemetry.clone(),
         };
         let proofs = Proofs::new(&route);
@@ -235,4 +242,14 @@ fn without_a_commit_there_is_no_answer() {
         let metrics = gate.telemetry.render_metrics().unwrap();
         assert!(!metrics.contains("countersign_evaluations_total{"), "shown and not committed: {metrics}");
     }
+}
+
+#[test]
+fn nothing_is_decided_by_a_view_that_is_too_old() {
+    let stale = Freshness::within(std::time::Duration::from_secs(1));
+    let gate = Gate::with_view(|| Ok(()), stale);
+    let got = gate.send(EVALUATION, &tokens(EVALUATION), about("alice", "read", "active").to_string());
+    assert_eq!(got.status().as_u16(), 503);
+    assert!(!got.text().unwrap().contains("decision"));
+    assert!(gate.audited().is_empty());
 }
