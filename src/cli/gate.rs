@@ -15,8 +15,9 @@ use crate::authorize::ids::{Topic, UnixMillis, WorkloadId};
 use crate::authorize::route::{Route, WorkflowRule};
 use crate::cli::clock;
 use crate::config::{AccessSettings, Config, Problems, RouteSettings, Settings};
+use crate::control::signals::{Publisher, PublisherError, reach_of};
 use crate::control::{
-    self, Control, EntitiesFrom, FollowError, FollowSettings, Follower, WatchError, Watcher,
+    self, Control, EntitiesFrom, FollowError, FollowSettings, Follower, Hears, WatchError, Watcher,
 };
 use crate::serve::{self, ServeError, Server};
 use crate::stream::admin::{self, AdminError, TopicProblem, TopicsReport};
@@ -65,6 +66,9 @@ pub enum GateFailure {
     /// The desk for access evaluations cannot be started.
     #[error(transparent)]
     Desk(#[from] DeskStartError),
+    /// Work in flight cannot be told anything.
+    #[error(transparent)]
+    Publish(#[from] PublisherError),
     /// The machine's clock stands before 1970.
     #[error("the clock of this machine stands before 1970")]
     Clock,
@@ -85,6 +89,8 @@ pub struct RunningGate {
     approvals: Option<RunningApprovals>,
     watcher: Watcher,
     follower: Option<Follower>,
+    /// After the follower, which tells it: what was told last still goes out.
+    publisher: Option<Publisher>,
 }
 
 impl RunningGate {
@@ -132,8 +138,11 @@ impl RunningGate {
         let approvals =
             approvals.map(|of| RunningApprovals::start(of, &settings, &work, &routes)).transpose()?;
         let nonce = Uuid::now_v7().simple().to_string();
+        let publisher = publish(&settings, &work, &nonce)?;
         let follower = match follows {
-            true => Some(follow(&settings, &id, &nonce, &control, freshness, telemetry)?),
+            true => {
+                Some(follow(&settings, (&id, &nonce), &control, freshness, telemetry, publisher.as_ref())?)
+            }
             false => None,
         };
         let lanes = GateSettings::new(&settings, &topics.facts, nonce);
@@ -141,7 +150,7 @@ impl RunningGate {
         let access =
             settings.access.as_ref().map(|access| start_access(access, &lanes, &work)).transpose()?;
         let lanes = Gate::start(&lanes, telemetry, |_| EngineDecider::new(work.clone()))?;
-        Ok(Some(Self { access, lanes, server, approvals, watcher, follower }))
+        Ok(Some(Self { access, lanes, server, approvals, watcher, follower, publisher }))
     }
 
     /// Where health and metrics are served.
@@ -177,6 +186,8 @@ impl RunningGate {
         {
             follower.stop_in_order();
         }
+        // What the follower told last still goes out.
+        drop(self.publisher);
         if let Some(server) = self.server {
             server.stop();
         }
@@ -197,14 +208,23 @@ fn start_access(
     Ok((server, desk))
 }
 
+/// Where work in flight is told what has come into force, if the configuration names a topic for that.
+fn publish(settings: &Settings, work: &Gatework, nonce: &str) -> Result<Option<Publisher>, PublisherError> {
+    let Some(topic) = settings.control.signals.clone() else { return Ok(None) };
+    let instance = settings.member.instance.clone().unwrap_or_else(|| nonce.to_owned());
+    let reached = reach_of(work.freshness.clone(), now_or_never);
+    let (engine, telemetry) = (Arc::clone(&work.engine), work.telemetry.clone());
+    Publisher::start(&settings.kafka, topic, engine, instance, telemetry, reached).map(Some)
+}
+
 /// Begins to follow the control topics.
 fn follow(
     settings: &Settings,
-    gate: &WorkloadId,
-    nonce: &str,
+    (gate, nonce): (&WorkloadId, &str),
     control: &Arc<Control>,
     freshness: Freshness,
     telemetry: &Telemetry,
+    publisher: Option<&Publisher>,
 ) -> Result<Follower, FollowError> {
     let looks_at_workflows = |route: &RouteSettings| route.route.workflow == WorkflowRule::Registered;
     let follow = FollowSettings {
@@ -215,8 +235,8 @@ fn follow(
         instance: settings.member.instance.clone().unwrap_or_else(|| nonce.to_owned()),
         may_forget_ended: settings.routes.iter().all(looks_at_workflows),
     };
-    // Nobody tells the work in flight yet.
-    let hears = Box::new(|_| ());
+    let hears =
+        publisher.map_or_else(|| Box::new(|_| ()) as Hears, |publisher| publisher.hears(now_or_never));
     Follower::start(follow, Arc::clone(control), freshness, telemetry.clone(), now_or_never, hears)
 }
 

@@ -17,10 +17,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
+use super::{Applied, Hears};
 use crate::authorize::engine::Engine;
 use crate::authorize::ids::{Topic, UnixMillis};
 use crate::config::KafkaProperties;
 use crate::stream::clock::{Clock as _, SystemClock};
+use crate::stream::freshness::{Freshness, Instants};
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::{SignalPublished, SignalsHeldUp};
 use crate::wire::signal::{self, Heartbeat, Said, Signal};
@@ -78,6 +80,14 @@ pub enum PublisherError {
     Thread(#[from] std::io::Error),
 }
 
+/// The moment that a followed view reaches to.
+pub fn reach_of(freshness: Freshness, clock: fn() -> UnixMillis) -> Reached {
+    Box::new(move || {
+        let age = freshness.age(Instants::now())?.as_millis();
+        Some(UnixMillis(clock().0.saturating_sub(i64::try_from(age).ok()?)))
+    })
+}
+
 impl Publisher {
     /// Publishes on `topic` as the engine's gate. `instance` tells this process from others of the same gate; `reached`
     /// says to which moment the view reaches.
@@ -115,7 +125,20 @@ impl Publisher {
         Ok(Self { teller: Teller(sender), thread: Some(thread) })
     }
 
-    /// For whoever tells it.
+    /// For the follower: whatever comes into force is told on.
+    pub fn hears(&self, clock: fn() -> UnixMillis) -> Hears {
+        let teller = self.teller();
+        Box::new(move |applied| match applied {
+            Applied::Workflow { at, id, status } => {
+                signal::of_workflow(&at, clock(), &id, status).into_iter().for_each(|it| teller.signal(it));
+            }
+            Applied::Revocation { at, revocation } => {
+                signal::of_revocation(&at, clock(), &revocation).into_iter().for_each(|it| teller.signal(it));
+            }
+        })
+    }
+
+    /// For whoever else tells it.
     pub fn teller(&self) -> Teller {
         self.teller.clone()
     }

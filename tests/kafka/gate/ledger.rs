@@ -289,7 +289,7 @@ impl Order {
 }
 
 /// A record that was read, as the library's type.
-fn wire(name: &str, record: &Record) -> Wire {
+pub fn wire(name: &str, record: &Record) -> Wire {
     let (timestamp, timestamp_type) = match record.timestamp {
         Timestamp::NotAvailable => (None, TimestampType::NotAvailable),
         Timestamp::CreateTime(at) => (Some(UnixMillis(at)), TimestampType::CreateTime),

@@ -15,11 +15,11 @@ mod situations;
 pub use audit::audits;
 pub use dice::Dice;
 pub use followed::Followed;
-pub use ledger::{Expect, Ledger, Sent};
+pub use ledger::{Expect, Ledger, Sent, wire};
 pub use load::Load;
 pub use process::GateProcess;
 pub use sender::Sender;
-pub use site::{POLICIES, Plan, Site};
+pub use site::{POLICIES, Plan, Site, topic};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

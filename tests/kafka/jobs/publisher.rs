@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use countersign::authorize::carried::Carried;
 use countersign::authorize::digests;
 use countersign::authorize::engine::Engine;
 use countersign::authorize::ids::{
@@ -21,11 +20,12 @@ use countersign::control::signals::Publisher;
 use countersign::telemetry::{Settings, Telemetry};
 use countersign::wire::signal::{Event, Signal};
 use countersign::worker::Verifier;
-use countersign::worker::job::{Answer, Asking, Gate as Asked, Job, NoAnswer};
+use countersign::worker::job::Job;
 use countersign::worker::kafka::Reader;
 use countersign::worker::signals::{Bounds, Signals, Stop};
 use serde_json::json;
 
+use super::Nobody;
 use crate::support::kafka;
 
 const GATE: &str = "spiffe://example.org/gate/payments";
@@ -69,15 +69,6 @@ fn publisher(bootstrap: &str, topic: &Topic, instance: &str) -> Publisher {
         Box::new(|| Some(now())),
     )
     .unwrap()
-}
-
-/// No test here asks.
-struct Nobody;
-
-impl Asked for Nobody {
-    fn ask(&self, _: &Asking, _: &Carried) -> Result<Answer, NoAnswer> {
-        Err(NoAnswer("nobody is there".to_owned()))
-    }
 }
 
 /// Work that a gate let through just now, sent by `sender` in the workflow `workflow`.
