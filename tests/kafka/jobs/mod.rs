@@ -1,5 +1,6 @@
 //! Long work on a real broker: how it hears that it must stop.
 
+mod eight_steps;
 mod gates;
 mod publisher;
 
