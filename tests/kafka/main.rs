@@ -24,4 +24,5 @@ mod reload;
 mod replay_after_restart;
 mod replay_after_takeover;
 mod shutdown;
+mod step_up;
 mod undeliverable;
