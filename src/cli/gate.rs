@@ -21,6 +21,7 @@ use crate::control::{
 };
 use crate::serve::{self, ServeError, Server};
 use crate::stream::admin::{self, AdminError, TopicProblem, TopicsReport};
+use crate::stream::breaker::TryAgain;
 use crate::stream::deciding::{EngineDecider, Gatework};
 use crate::stream::desk::{DeskStartError, RunningDesk};
 use crate::stream::freshness::Freshness;
@@ -161,6 +162,11 @@ impl RunningGate {
     /// Where approvers are served.
     pub fn approvals(&self) -> Option<SocketAddr> {
         self.approvals.as_ref().map(RunningApprovals::address)
+    }
+
+    /// Asks routes that have stopped because of their denials to try again.
+    pub fn try_again(&self) -> TryAgain {
+        self.lanes.try_again()
     }
 
     /// Asks for another look at keys and policies.

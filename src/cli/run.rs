@@ -1,5 +1,6 @@
-//! `run`: a gate as a process. It waits for a broker that is away, reloads keys and policies at SIGHUP, ends in good order
-//! at SIGTERM or SIGINT, and at once at a second one. Limits: what a gate is stands in `gate`.
+//! `run`: a gate as a process. It waits for a broker that is away, reloads keys and policies at SIGHUP and lets stopped
+//! routes try again, ends in good order at SIGTERM or SIGINT, and at once at a second one. Limits: what a gate is stands in
+//! `gate`.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use super::gate::{GateFailure, RunningGate};
 use super::{ConfigFile, Exit, Format, Output, environment, interrupt};
 use crate::config::{Config, Loaded, LogFormat};
 use crate::control::Reload;
+use crate::stream::breaker::TryAgain;
 use crate::stream::gate::GateError;
 use crate::telemetry::events::{BrokerAwaited, GateStopped};
 use crate::telemetry::{InvalidEndpoint, LogError, OtlpEndpoint, Settings, Telemetry, TelemetryError};
@@ -86,12 +88,13 @@ fn telemetry(config: &Config, format: Format) -> Result<Telemetry, RunError> {
 }
 
 fn serve(config: Config, telemetry: &Telemetry, out: &Output) -> Result<Exit, RunError> {
-    let reload: Arc<OnceLock<Reload>> = Arc::default();
-    let on_hangup = Arc::clone(&reload);
+    let asks: Arc<OnceLock<(Reload, TryAgain)>> = Arc::default();
+    let on_hangup = Arc::clone(&asks);
     let asked = interrupt::flag_and_hangups(move || {
         // One that comes before the gate has started has nothing to look at again.
-        if let Some(reload) = on_hangup.get() {
+        if let Some((reload, try_again)) = on_hangup.get() {
             reload.now();
+            try_again.ask();
         }
     })?;
     let started = RunningGate::start(config, telemetry, &|error| {
@@ -108,7 +111,7 @@ fn serve(config: Config, telemetry: &Telemetry, out: &Output) -> Result<Exit, Ru
         Err(failure) => return Err(failure.into()),
     };
     // Set once, here.
-    let _ = reload.set(gate.reload());
+    let _ = asks.set((gate.reload(), gate.try_again()));
     while !asked.is_set() && !gate.failed() {
         std::thread::sleep(LOOK);
     }

@@ -4,6 +4,7 @@
 
 mod access;
 mod approvals;
+mod breaker;
 mod control;
 mod document;
 mod holding;
@@ -24,6 +25,7 @@ use zeroize::Zeroizing;
 
 pub use self::access::AccessSettings;
 pub use self::approvals::{ApprovalSettings, OidcKeys, OidcSettings};
+pub use self::breaker::{BreakerSettings, Share};
 pub use self::control::{ApproverFiles, ControlSettings, IssuerFiles, OtherFiles};
 pub use self::kafka::KafkaProperties;
 pub use self::problem::{Problem, Problems, Report, Source, source};

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::breaker::{BreakerSettings, read_breaker};
 use super::document::Table;
 use super::holding::read_holding;
 use super::item::Item;
@@ -28,6 +29,8 @@ pub struct RouteSettings {
     pub start: Start,
     /// The topic that keeps the replay memory of each source topic.
     pub replay_topics: BTreeMap<Topic, Topic>,
+    /// When it stops rather than deny more; `None` is never.
+    pub breaker: Option<BreakerSettings>,
 }
 
 /// Where a group without committed offsets begins.
@@ -121,6 +124,7 @@ fn read(mut table: Table<'_, '_>, mask: &[String], seen: &mut Seen) -> Option<Ro
         item.choose(&[("any", WorkflowRule::Any), ("registered", WorkflowRule::Registered)])
     });
     let mapping = read_mapping(table.table("map"));
+    let breaker = read_breaker(table.table("breaker"));
     if let (Some(item), Some(mapping)) = (&unproven, &mapping)
         && !mapping.maps_request()
     {
@@ -160,7 +164,12 @@ fn read(mut table: Table<'_, '_>, mask: &[String], seen: &mut Seen) -> Option<Ro
     if route.from.is_empty() {
         return None;
     }
-    Some(RouteSettings { route: Arc::new(route), start: start.unwrap_or(Start::Earliest), replay_topics })
+    Some(RouteSettings {
+        route: Arc::new(route),
+        start: start.unwrap_or(Start::Earliest),
+        replay_topics,
+        breaker,
+    })
 }
 
 /// A topic that must be named, with its place.

@@ -1,6 +1,7 @@
 //! What a configuration may say and what it may not: one table of mistakes, each with its place and its advice.
 
 use std::fs;
+use std::time::Duration;
 
 use super::*;
 use crate::authorize::ids::Topic;
@@ -458,6 +459,30 @@ fn a_route_that_holds_has_its_topics_and_clocks_and_is_exact() {
     let loose = text.replace("[gate]", "[gate]\ndelivery = \"at_least_once\"");
     let problems = read(&loose).problems.to_string();
     assert!(problems.contains("while a route holds records"), "{problems}");
+}
+
+#[test]
+fn a_breaker_says_when_it_opens_or_is_told_so() {
+    assert_eq!(read(GOOD).routes[0].breaker, None);
+    let breaker = |lines: &str| read(&format!("{GOOD}\n[route.breaker]\n{lines}\n"));
+    let loaded = breaker("denied_percent = 90\nretry = \"5m\"");
+    assert!(loaded.problems.is_empty(), "{}", loaded.problems);
+    let expected = BreakerSettings {
+        run: None,
+        share: Some(Share { percent: 90, of: 1000 }),
+        retry: Some(Duration::from_secs(300)),
+        probe: 10,
+    };
+    assert_eq!(loaded.routes[0].breaker, Some(expected));
+    for (lines, expected) in [
+        ("retry = \"5m\"", "nothing says when"),
+        ("denied_in_a_row = 5\nof = 100", "`of` says how"),
+        ("denied_percent = 101", "`route[0].breaker.denied_percent`"),
+        ("denied_in_a_row = 0", "denied_in_a_row"),
+    ] {
+        let problems = breaker(lines).problems.to_string();
+        assert!(problems.contains(expected), "{lines}: {problems}");
+    }
 }
 
 /// The example with this table of `[access]`.

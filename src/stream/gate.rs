@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::admin::{TopicFacts, window};
+use super::breaker::TryAgain;
 use super::clock::SystemClock;
 use super::decider::Decider;
 use super::desk::DeskSettings;
@@ -48,12 +49,14 @@ impl GateSettings {
     pub fn new(settings: &Settings, facts: &BTreeMap<Topic, TopicFacts>, nonce: String) -> Self {
         let mut sources = BTreeMap::new();
         let mut targets = Vec::new();
-        for RouteSettings { route, start, replay_topics } in &settings.routes {
+        for RouteSettings { route, start, replay_topics, breaker } in &settings.routes {
             for (topic, replay) in replay_topics {
                 let source = Source {
                     route: route.name.clone(),
                     replay: replay.clone(),
                     audit: route.audit.clone(),
+                    denied: route.denied.clone(),
+                    breaker: *breaker,
                     start: *start,
                     window: window(route),
                     holding: hold_topics(route, topic),
@@ -86,6 +89,7 @@ impl GateSettings {
                 linger: settings.batch.linger,
                 transaction_timeout: TRANSACTION_TIMEOUT,
                 fenced_tries: FENCED_TRIES,
+                try_again: TryAgain::default(),
             },
         }
     }
@@ -162,6 +166,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Gate {
     stop: Stop,
+    try_again: TryAgain,
     lanes: Vec<JoinHandle<Result<(), LaneError>>>,
 }
 
@@ -184,7 +189,8 @@ impl Gate {
         let logs = (0..settings.lanes.max(1))
             .map(|lane| KafkaLog::new(settings.kafka(lane)))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut gate = Self { stop: stop.clone(), lanes: Vec::with_capacity(logs.len()) };
+        let try_again = settings.lane.try_again.clone();
+        let mut gate = Self { stop: stop.clone(), try_again, lanes: Vec::with_capacity(logs.len()) };
         for (number, log) in logs.into_iter().enumerate() {
             let lane_settings = LaneSettings { lane: number, ..settings.lane.clone() };
             let mut lane =
@@ -209,6 +215,11 @@ impl Gate {
     /// A handle with which somebody else can stop it.
     pub fn stopper(&self) -> Stop {
         self.stop.clone()
+    }
+
+    /// Asks routes that have stopped because of their denials to try again.
+    pub fn try_again(&self) -> TryAgain {
+        self.try_again.clone()
     }
 
     /// Whether no lane runs any more.

@@ -5,12 +5,13 @@
 mod answers;
 mod batch;
 mod held;
+mod held_back;
 mod recover;
 mod settings;
 mod standstill;
 mod transaction;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 pub use self::settings::{HoldTopics, LaneError, LaneSettings, Source, Stop, TopicLimits};
@@ -18,6 +19,7 @@ pub use self::settings::{HoldTopics, LaneError, LaneSettings, Source, Stop, Topi
 use self::batch::{Known, Work};
 
 use super::assignment::Owned;
+use super::breaker::Breaker;
 use super::clock::Clock;
 use super::decider::{Decider, PartitionCounts, Remembered as _};
 use super::log::{Cause, Event, Log, LogError, ProducerFate, TopicPartition};
@@ -65,6 +67,10 @@ pub struct Lane<L, D: Decider, C> {
     away: bool,
     /// Whether it holds still because the decider's view is too old.
     stale: bool,
+    /// The breaker of each route that has one.
+    breakers: BTreeMap<String, Breaker>,
+    /// Partitions that are paused because the breaker of their route is open.
+    held_back: BTreeSet<TopicPartition>,
     /// Which partition is looked at first for answers and held records: each in turn.
     turn: usize,
     problem: String,
@@ -75,7 +81,12 @@ pub struct Lane<L, D: Decider, C> {
 impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     /// A lane that has not joined yet.
     pub fn new(log: L, decider: D, clock: C, settings: LaneSettings, telemetry: Telemetry) -> Self {
+        let breakers = settings.sources.values().filter_map(|source| {
+            Some((source.route.clone(), Breaker::new(source.breaker?, settings.try_again.clone())))
+        });
         Self {
+            breakers: breakers.collect(),
+            held_back: BTreeSet::new(),
             log,
             decider,
             clock,
@@ -139,6 +150,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
 
     /// One round: read, decide and commit, bring gained partitions closer to ready, show where they stand.
     fn turn(&mut self) -> Result<(), LogError> {
+        self.hold_back()?;
         self.fill()?;
         self.renew()?;
         if self.is_current()? {

@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod assignment;
+pub mod breaker;
 pub mod checkpoint;
 pub mod clock;
 pub mod decider;

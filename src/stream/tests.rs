@@ -1,5 +1,6 @@
 //! Lanes on the log in memory: what the promises mean, under a plan of faults.
 
+mod breaker;
 mod holding;
 
 use std::cell::Cell;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::breaker::TryAgain;
 use super::checkpoint::Checkpoint;
 use super::decider::{DecideError, Decider, Delivery, Input, PartitionCounts, Remembered, ReplayBatch};
 use super::lane::{Lane, LaneError, LaneSettings, Source, TopicLimits};
@@ -17,7 +19,7 @@ use super::memory::{Cluster, Faults, ManualClock, MemoryLog};
 use crate::authorize::ids::{Digest, Partition, Position, Topic, UnixMillis};
 use crate::authorize::merkle::Range;
 use crate::authorize::record::{Header, Record};
-use crate::config::Start;
+use crate::config::{BreakerSettings, Start};
 use crate::telemetry::{LaneState, Telemetry};
 use crate::wire::outgoing::{Effects, Outgoing};
 
@@ -103,7 +105,8 @@ impl Decider for Copier {
             Delivery::Bare(_) => ("bare", false),
         };
         let leaf = state.open_tree.as_mut().unwrap().append(record.source.to_string().as_bytes());
-        let denied = matches!(delivery, Delivery::Undeliverable(_) | Delivery::Bare(_));
+        let denied =
+            matches!(delivery, Delivery::Undeliverable(_) | Delivery::Bare(_)) || value.starts_with(b"no");
         if !again {
             state.open.push(value);
         }
@@ -135,6 +138,8 @@ struct World {
     telemetry: Telemetry,
     start: Start,
     limits: BTreeMap<Topic, TopicLimits>,
+    breaker: Option<BreakerSettings>,
+    try_again: TryAgain,
 }
 
 impl World {
@@ -149,6 +154,8 @@ impl World {
             telemetry: Telemetry::off(),
             start: Start::Earliest,
             limits: BTreeMap::new(),
+            breaker: None,
+            try_again: TryAgain::default(),
         }
     }
 
@@ -157,6 +164,8 @@ impl World {
             route: "r".into(),
             replay: topic("replay"),
             audit: topic("audit"),
+            denied: topic("denied"),
+            breaker: self.breaker,
             start: self.start,
             window: Duration::from_secs(360),
             holding: None,
@@ -170,6 +179,7 @@ impl World {
             linger: Duration::from_millis(1),
             transaction_timeout: Duration::from_secs(5),
             fenced_tries: 1_000,
+            try_again: self.try_again.clone(),
         }
     }
 

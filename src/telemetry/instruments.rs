@@ -2,6 +2,7 @@
 //! `docs/telemetry.md`, and a test holds the two together. Limits: a label value is a constant, a name of the
 //! configuration or a number of the broker; nothing that a sender chooses ever becomes one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use opentelemetry::KeyValue;
@@ -30,6 +31,7 @@ pub(super) struct Instruments {
     pub transactions_aborted: Counter<u64>,
     pub producers_replaced: Counter<u64>,
     pub broker_away: Counter<u64>,
+    pub breaker_opened: Counter<u64>,
     pub partitions_moved: Counter<u64>,
     pub restore_duration: Histogram<f64>,
     pub snapshot_loads: Counter<u64>,
@@ -84,6 +86,10 @@ impl Instruments {
                 "Transactional producers thrown away, by cause",
             ),
             broker_away: counter("countersign.broker.away", "Times that a lane lost its broker"),
+            breaker_opened: counter(
+                "countersign.breaker.opened",
+                "Times that a route stopped in a lane because of its denials",
+            ),
             partitions_moved: counter(
                 "countersign.partitions.moved",
                 "Partitions gained, given back and lost, by direction",
@@ -180,6 +186,7 @@ fn gauges(meter: &Meter, status: &Arc<Status>) {
         })
         .build();
     lane_gauges(meter, status);
+    breaker_gauge(meter, status);
     snapshot_gauges(meter, status);
     view_gauges(meter, status);
 }
@@ -231,6 +238,24 @@ fn lane_gauges(meter: &Meter, status: &Arc<Status>) {
         .with_callback(move |observer| {
             for lane in watched.read().lanes {
                 observer.observe(lane.partitions.len() as u64, &[number(&lane)]);
+            }
+        })
+        .build();
+}
+
+fn breaker_gauge(meter: &Meter, status: &Arc<Status>) {
+    let watched = Arc::clone(status);
+    meter
+        .u64_observable_gauge("countersign.breaker.open")
+        .with_unit("{lane}")
+        .with_description("Lanes in which a route does not go on because of its denials")
+        .with_callback(move |observer| {
+            let mut lanes: BTreeMap<String, u64> = BTreeMap::new();
+            for breaker in watched.read().breakers {
+                *lanes.entry(breaker.route).or_default() += u64::from(breaker.reason.is_some());
+            }
+            for (route, lanes) in lanes {
+                observer.observe(lanes, &[KeyValue::new("route", route)]);
             }
         })
         .build();

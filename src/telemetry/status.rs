@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::events::BreakerIs;
 use crate::authorize::ids::{Partition, Topic};
 
 /// The three things that decide beside the record itself.
@@ -183,6 +184,17 @@ pub struct LaneStatus {
     pub partitions: BTreeMap<TopicPartition, PartitionStatus>,
 }
 
+/// A route that has stopped in a lane because of its denials, and perhaps goes on again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BreakerStatus {
+    /// The lane.
+    pub lane: usize,
+    /// The route.
+    pub route: String,
+    /// Why it does not go on, or that it is being tried; `None` where it goes on.
+    pub reason: Option<String>,
+}
+
 /// One snapshot, as it stands at the moment of asking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotStatus {
@@ -201,6 +213,8 @@ pub struct SnapshotStatus {
 pub struct GateStatus {
     /// Every lane that the configuration asks for, in order.
     pub lanes: Vec<LaneStatus>,
+    /// Routes that have once stopped in a lane because of their denials.
+    pub breakers: Vec<BreakerStatus>,
     /// The three snapshots.
     pub snapshots: Vec<SnapshotStatus>,
     /// The view of the followed topics; `None` where none is followed.
@@ -228,6 +242,8 @@ struct Picture {
     lanes: BTreeMap<usize, Lane>,
     snapshots: BTreeMap<SnapshotKind, Loaded>,
     view: Option<View>,
+    /// By lane and route.
+    breakers: BTreeMap<(usize, String), Option<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -283,7 +299,20 @@ impl Status {
                 None => format!("{} has not been read to its end yet", view.part),
             });
         }
-        GateStatus { lanes, snapshots, view, not_ready }
+        let breakers: Vec<BreakerStatus> = picture
+            .breakers
+            .iter()
+            .map(|((lane, route), reason)| BreakerStatus {
+                lane: *lane,
+                route: route.clone(),
+                reason: reason.clone(),
+            })
+            .collect();
+        for BreakerStatus { lane, route, reason } in &breakers {
+            let Some(reason) = reason else { continue };
+            not_ready.push(format!("route `{route}` has stopped in lane {lane}: {reason}"));
+        }
+        GateStatus { lanes, breakers, snapshots, view, not_ready }
     }
 
     pub(super) fn expect_lanes(&self, lanes: usize) {
@@ -353,6 +382,16 @@ impl Status {
             lane.phase = Phase::Stopped(reason.to_owned());
             lane.partitions.clear();
         });
+        self.lock().breakers.retain(|(of, _), _| *of != lane);
+    }
+
+    pub(super) fn breaker(&self, lane: usize, route: &str, is: BreakerIs<'_>) {
+        let reason = match is {
+            BreakerIs::Open(reason) => Some(reason.to_owned()),
+            BreakerIs::Trying => Some("a few records are being tried".to_owned()),
+            BreakerIs::Closed => None,
+        };
+        self.lock().breakers.insert((lane, route.to_owned()), reason);
     }
 
     pub(super) fn loaded(&self, kind: SnapshotKind, version: &str) {

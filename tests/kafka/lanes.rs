@@ -10,6 +10,7 @@ use countersign::authorize::merkle::Range;
 use countersign::authorize::record::Header;
 use countersign::config::{Delivery, KafkaProperties, Start};
 use countersign::stream::admin::{SourceTopic, TopicWarning, inspect};
+use countersign::stream::breaker::TryAgain;
 use countersign::stream::clock::SystemClock;
 use countersign::stream::decider::{
     DecideError, Decider, Delivery as Tried, Input, PartitionCounts, Remembered, ReplayBatch,
@@ -78,6 +79,8 @@ impl Route {
             route: "lanes".into(),
             replay: topic(&self.replay),
             audit: topic(&self.audit),
+            denied: topic("denied"),
+            breaker: None,
             start: Start::Earliest,
             window: Duration::from_secs(360),
             holding: None,
@@ -91,6 +94,7 @@ impl Route {
             linger: Duration::from_millis(5),
             transaction_timeout: Duration::from_secs(5),
             fenced_tries: 5,
+            try_again: TryAgain::default(),
         }
     }
 

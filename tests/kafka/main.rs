@@ -6,6 +6,7 @@ mod support;
 
 mod access;
 mod assignment;
+mod breaker;
 mod broker_truth;
 mod commands;
 mod control;

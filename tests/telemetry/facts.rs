@@ -79,6 +79,10 @@ pub fn everything(telemetry: &Telemetry) {
     BrokerAway { lane: 0, problem }.emit(telemetry);
     LanePaused { lane: 0, reason: "the source topic grew" }.emit(telemetry);
     LaneResumed { lane: 0 }.emit(telemetry);
+    let denials = "93 of the last 100 records were denied";
+    for is in [BreakerIs::Open(denials), BreakerIs::Trying, BreakerIs::Closed] {
+        BreakerMoved { lane: 0, route: ROUTE, is }.emit(telemetry);
+    }
     SnapshotRefused { snapshot: SnapshotKind::Policy, problem: "policy `a` has no id" }.emit(telemetry);
     for kind in ["workload", "subject", "transaction", "token", "key", "workflow", "trust_domain"] {
         SignalPublished { kind, id: Digest([1; 32]) }.emit(telemetry);

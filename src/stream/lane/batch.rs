@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{BUSY, IDLE, Lane};
 use crate::authorize::record::Record;
+use crate::stream::assignment::Owned;
 use crate::stream::clock::Clock;
 use crate::stream::decider::{Decider, Delivery, Remembered as _, Turn};
 use crate::stream::log::{Event, Log, LogError, TopicPartition};
@@ -85,14 +86,18 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     /// while the lane holds still is read again later.
     fn take(&mut self, record: Record) -> bool {
         let of = TopicPartition::of(&record);
-        match self.owned.get_mut(&of) {
-            Some(owned) if owned.is_ready() && !self.stale && record.source.offset.0 >= owned.next.0 => {
-                owned.next = record.source.offset.next();
-                self.batch.push_back(Work { of, record, kind: Kind::Record });
-                true
-            }
-            _ => false,
+        let is_next = |owned: &Owned<_>| owned.is_ready() && record.source.offset.0 >= owned.next.0;
+        if self.stale || !self.owned.get(&of).is_some_and(is_next) {
+            return false;
         }
+        if !self.may_take(&of) {
+            return false;
+        }
+        if let Some(owned) = self.owned.get_mut(&of) {
+            owned.next = record.source.offset.next();
+        }
+        self.batch.push_back(Work { of, record, kind: Kind::Record });
+        true
     }
 
     /// Decides the batch in one transaction, or in several where deciding takes long.
@@ -101,6 +106,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             let taken = self.decide_some()?;
             self.batch.drain(..taken.min(self.batch.len()));
             self.singly = self.singly.saturating_sub(taken);
+            self.give_back();
         }
         Ok(())
     }

@@ -81,6 +81,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             self.decider.aborted();
         }
         self.batch.clear();
+        self.rewound();
         let again = self.ready();
         for owned in self.owned.values_mut() {
             self.following &= owned.holding.is_none();

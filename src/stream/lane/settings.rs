@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::authorize::ids::Topic;
-use crate::config::Start;
+use crate::config::{BreakerSettings, Start};
+use crate::stream::breaker::TryAgain;
 use crate::stream::log::Cause;
 use crate::wire::outgoing::Outgoing;
 
@@ -21,6 +22,10 @@ pub struct Source {
     pub replay: Topic,
     /// The topic of its audit records.
     pub audit: Topic,
+    /// Where what is denied of it goes.
+    pub denied: Topic,
+    /// When its route stops rather than deny more; `None` is never.
+    pub breaker: Option<BreakerSettings>,
     /// Where it begins.
     pub start: Start,
     /// How long a proof is remembered.
@@ -90,6 +95,8 @@ pub struct LaneSettings {
     pub transaction_timeout: Duration,
     /// How often in a row a producer that was refused as replaced is made anew.
     pub fenced_tries: u32,
+    /// Asks routes that have stopped to try again.
+    pub try_again: TryAgain,
 }
 
 impl LaneSettings {

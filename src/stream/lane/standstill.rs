@@ -29,6 +29,8 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                     self.log.resume_at(&of, next)?;
                 }
                 self.stale = false;
+                // Those of routes that have stopped went on with the others: they are paused again.
+                self.held_back.clear();
                 LaneResumed { lane: self.settings.lane }.emit(&self.telemetry);
                 for owned in self.owned.values() {
                     if let Stage::Refused(reason) = &owned.stage {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::batch::{Kind, Work};
 use super::{Lane, gate_fault};
-use crate::authorize::ids::{Offset, Position, UnixMillis};
+use crate::authorize::ids::{Offset, Position, Topic, UnixMillis};
 use crate::stream::clock::Clock;
 use crate::stream::decider::{Decider, Delivery, Input, Remembered as _};
 use crate::stream::log::{Log, LogError, Mark, Refusal, Tag, TopicPartition};
@@ -28,6 +28,8 @@ struct Transaction {
     payloads: Vec<(usize, TopicPartition, Offset)>,
     /// For each of `marks` that gained proofs, the oldest and the newest moment of acceptance among them.
     proofs: BTreeMap<usize, (UnixMillis, UnixMillis)>,
+    /// Of each record that it decides, the source topic, and whether it was denied.
+    decided: Vec<(Topic, bool)>,
     /// Records that will not be taken, known before anything is sent: the batch is redone with them denied.
     doomed: Vec<Refusal>,
 }
@@ -69,6 +71,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     fn write_effects(&mut self, transaction: &mut Transaction, effects: &Effects) -> Result<(), LogError> {
         let input = transaction.taken;
         let of = self.batch.get(input).map(|work| work.of.clone());
+        self.note(transaction, effects);
         let outcome = effects.outcome.iter().map(|record| (Tag::Outcome(input), record));
         let kept = effects.kept.iter().map(|kept| match kept.payload_of {
             Some(_) => (Tag::Payload(input), &kept.record),
@@ -87,6 +90,19 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         let source = effects.kept.iter().find_map(|kept| kept.payload_of);
         transaction.payloads.extend(of.zip(source).map(|(of, source)| (input, of, source)));
         Ok(())
+    }
+
+    /// Notes what became of a record, for the breaker of its route. What is held, or waits, is not denied.
+    fn note(&self, transaction: &mut Transaction, effects: &Effects) {
+        let work = self.batch.get(transaction.taken).filter(|work| matches!(work.kind, Kind::Record));
+        let Some((topic, source)) = work.and_then(|work| self.settings.sources.get_key_value(&work.of.topic))
+        else {
+            return;
+        };
+        if source.breaker.is_some() {
+            let denied = effects.outcome.as_ref().is_some_and(|outcome| outcome.topic == source.denied);
+            transaction.decided.push((topic.clone(), denied));
+        }
     }
 
     /// Decides the next input of the batch, in the layer of its partition's state that this transaction opens.
@@ -163,7 +179,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     fn commit(&mut self, transaction: Transaction) -> Result<usize, LogError> {
         // Deciding took its time, and what the decider knows may have become too old meanwhile.
         self.decider.is_current().map_err(gate_fault)?;
-        let Transaction { taken, marks, answers, payloads, proofs, .. } = transaction;
+        let Transaction { taken, marks, answers, payloads, proofs, decided, .. } = transaction;
         let asked = self.clock.elapsed();
         let receipts = self.log.commit()?;
         let commit = self.clock.elapsed().saturating_sub(asked);
@@ -189,6 +205,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             }
         }
         self.decider.committed();
+        self.count_denials(decided);
         BatchCommitted { lane: self.settings.lane, records: taken, commit }.emit(&self.telemetry);
         for mark in &marks {
             self.show_progress(&mark.of);

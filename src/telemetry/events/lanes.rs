@@ -128,6 +128,49 @@ impl LanePaused<'_> {
     }
 }
 
+/// How the breaker of a route stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BreakerIs<'a> {
+    /// The route stops. Holds why.
+    Open(&'a str),
+    /// A few records are tried.
+    Trying,
+    /// The route goes on.
+    Closed,
+}
+
+/// The breaker of a route has moved in a lane.
+#[derive(Debug)]
+pub struct BreakerMoved<'a> {
+    /// The lane.
+    pub lane: usize,
+    /// The route.
+    pub route: &'a str,
+    /// How it stands now.
+    pub is: BreakerIs<'a>,
+}
+
+impl BreakerMoved<'_> {
+    /// Logs and counts it, and shows the gate as not ready while the route does not go on.
+    pub fn emit(&self, telemetry: &Telemetry) {
+        let (lane, route) = (self.lane, self.route);
+        telemetry.inner.status.breaker(lane, route, self.is);
+        match self.is {
+            BreakerIs::Open(reason) => {
+                let labels = [KeyValue::new("route", route.to_owned())];
+                telemetry.inner.instruments.breaker_opened.add(1, &labels);
+                tracing::error!(name: "breaker_opened", lane, route, reason, "route stopped: too much of it is denied");
+            }
+            BreakerIs::Trying => {
+                tracing::warn!(name: "breaker_trying", lane, route, "stopped route tries a few records");
+            }
+            BreakerIs::Closed => {
+                tracing::info!(name: "breaker_closed", lane, route, "route goes on");
+            }
+        }
+    }
+}
+
 /// A lane goes on after it was paused or its broker was away.
 #[derive(Debug)]
 pub struct LaneResumed {

@@ -26,7 +26,8 @@ pub use gate::{
     TopicWarned,
 };
 pub use lanes::{
-    BrokerAway, LaneAssigned, LanePaused, LaneResumed, LaneRevoked, LaneStopped, PartitionRestored,
+    BreakerIs, BreakerMoved, BrokerAway, LaneAssigned, LanePaused, LaneResumed, LaneRevoked, LaneStopped,
+    PartitionRestored,
 };
 pub use records::{
     AbortKind, BatchCommitted, ClockAhead, Decided, PartitionProgress, ProducerReplaced, ReplaceCause,

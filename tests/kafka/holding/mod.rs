@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use countersign::authorize::ids::{Topic, UnixMillis};
 use countersign::config::{Delivery, KafkaProperties, Start};
 use countersign::stream::admin::{HoldingTopics, SourceTopic, TopicProblem, inspect};
+use countersign::stream::breaker::TryAgain;
 use countersign::stream::clock::SystemClock;
 use countersign::stream::kafka::KafkaLog;
 use countersign::stream::kafka::settings::{KafkaSettings, writer_prefix};
@@ -98,6 +99,8 @@ impl Office {
             route: "holding".into(),
             replay: topic(&self.name("replay")),
             audit: topics.audit.clone(),
+            denied: topics.denied.clone(),
+            breaker: None,
             start: Start::Earliest,
             window: Duration::from_secs(360),
             holding: Some(holding),
@@ -116,6 +119,7 @@ impl Office {
             linger: Duration::from_millis(5),
             transaction_timeout,
             fenced_tries: 5,
+            try_again: TryAgain::default(),
         };
         let log = KafkaLog::new(KafkaSettings {
             properties: self.properties(),
