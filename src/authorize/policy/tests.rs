@@ -490,6 +490,34 @@ fn a_login_is_seen_as_the_token_tells_it_and_what_it_does_not_tell_is_not_there(
 }
 
 #[test]
+fn a_step_up_that_looks_at_the_login_is_discharged_by_no_number_of_approvals() {
+    let asked = |annotations: &str, condition: &str| {
+        let context = "{ transaction?: { acr?: String } }";
+        let schema = format!(
+            "entity Workload; entity User; entity Invoice; \
+             action pay appliesTo {{ principal: Workload, resource: Invoice, context: {context} }};"
+        );
+        let forbid = format!(
+            "@id(\"s\") @step_up(\"s\") {annotations} forbid (principal, action, resource) unless {{ {condition} }};"
+        );
+        let policies = vec![file("p", format!("{PERMIT}{forbid}"))];
+        let bundle =
+            Bundle::load(policies, file("s.cedarschema", schema), &offer()).map_err(|e| messages(&e))?;
+        Ok::<_, Vec<String>>(Case::default().ask(&bundle).step_ups.remove(0).approvals)
+    };
+    let looks = "context has transaction.acr && context.transaction.acr == \"phr\"";
+    assert_eq!(asked("@acr(\"phr\")", looks), Ok(0));
+    assert_eq!(asked("@max_age(\"5m\")", looks), Ok(0));
+    // Who answers must have logged in so: the policy looks at no login of the subject's.
+    assert_eq!(asked("@acr(\"phr\") @approvals(\"2\")", "resource == Invoice::\"none\""), Ok(2));
+    // It says no login that would do, so an approval does.
+    assert_eq!(asked("", looks), Ok(1));
+    let errors = asked("@acr(\"phr\") @approvals(\"2\")", looks).unwrap_err();
+    assert_eq!(errors.len(), 1);
+    assert!(errors[0].contains("only a fresh login discharges"), "{errors:?}");
+}
+
+#[test]
 fn requests_that_the_schema_does_not_admit_are_invalid() {
     let bundle = bundle(PERMIT);
     for (action, resource, wrong) in [
