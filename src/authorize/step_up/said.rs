@@ -14,7 +14,7 @@ const CHALLENGE_HEADER: &[u8] = b"challenge";
 /// What a record of the answers says, in the right form; nothing of it is believed.
 pub(super) enum Said<'a> {
     /// An approver's word.
-    Grant { jws: Jws<'a>, claims: GrantClaims },
+    Grant { jws: Jws<'a>, claims: Box<GrantClaims> },
     /// A fresh Txn-Token, and the challenge that it goes with.
     Login { token: &'a [u8], jws: Jws<'a>, challenge: String },
 }
@@ -42,7 +42,7 @@ impl<'a> Said<'a> {
             .map_err(|error| format!("the answer is neither a `step-up-grant` nor a `txn-token`: {error}"))?;
         let claims =
             GrantClaims::read(jws.payload()).map_err(|error| format!("the `step-up-grant` {error}"))?;
-        Ok(Self::Grant { jws, claims })
+        Ok(Self::Grant { jws, claims: Box::new(claims) })
     }
 
     fn challenge(&self) -> &str {

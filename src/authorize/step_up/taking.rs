@@ -87,7 +87,7 @@ impl Taking<'_> {
         let judged = match read {
             Err(problem) => Err(Effect::none("malformed", problem)),
             Ok(Said::Grant { jws, claims }) => {
-                let of = (&jws, &claims, accepted(answer, self.route, self.moment.now));
+                let of = (&jws, &*claims, accepted(answer, self.route, self.moment.now));
                 self.grant(of, asked, state, &mut said, &mut traces)
             }
             Ok(Said::Login { token, jws, challenge }) => {
