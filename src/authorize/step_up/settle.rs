@@ -186,8 +186,9 @@ impl<'a> Settling<'a> {
         if pending.status == Status::Refused {
             return Err(Denial::new(Reason::StepUpRefused, "an approver has refused it"));
         }
-        if resumed.turn == Turn::TimedOut && pending.status == Status::Open {
-            return Err(Denial::new(Reason::StepUpTimedOut, "nobody who may had approved of it in time"));
+        // A login that came in time is decided by first.
+        if resumed.turn == Turn::TimedOut && !pending.is_due() {
+            return Err(Denial::new(Reason::StepUpTimedOut, "what was asked had not been answered in time"));
         }
         let (denial, conditional) = match asked {
             Ok(allowed) => return Ok(Settled::Allowed(allowed)),
