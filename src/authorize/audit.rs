@@ -189,7 +189,7 @@ pub struct AuditControl {
 /// The hash of one token header.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AuditTokenHash {
-    /// The header's canonical name.
+    /// The header's canonical name; `login` for the fresh Txn-Token by whose login was decided.
     pub header: String,
     /// base64url(SHA-256(value)).
     pub sha256: String,

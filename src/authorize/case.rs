@@ -80,6 +80,9 @@ impl<'a> Case<'a> {
                 expires_at: transaction.expires_at,
                 tctx: transaction.tctx.as_ref(),
                 rctx: transaction.rctx.as_ref(),
+                acr: transaction.authentication.acr.as_deref(),
+                amr: transaction.authentication.amr.as_deref(),
+                auth_time: transaction.authentication.auth_time,
             }),
             workflow: workflow.as_ref().map(|workflow| WorkflowFacts {
                 id: &workflow.id,

@@ -2,6 +2,7 @@
 //! there, of which type. Limits: form alone; whether a claim is true is for `identity` and `provenance`. What goes wrong
 //! here is `context_malformed`, and the sentence names the member and the rule, never a value.
 
+mod authentication;
 mod grant;
 mod login;
 mod members;
@@ -20,6 +21,7 @@ use super::request::{Action, Resource, Workflow};
 use members::missing;
 use times::micros;
 
+pub use authentication::{Authentication, meets};
 pub use grant::{GrantClaims, Verdict};
 pub use login::LoginClaims;
 pub(in crate::authorize) use members::Members;
@@ -129,6 +131,8 @@ pub struct Transaction {
     pub tctx: Option<Map<String, Value>>,
     /// `rctx`.
     pub rctx: Option<Map<String, Value>>,
+    /// `acr`, `amr` and `auth_time` of `rctx`: how the subject has logged in.
+    pub authentication: Authentication,
     /// `iss`.
     pub iss: Option<String>,
     /// `sub` of each nested `act`, outermost first; at most 8.
@@ -155,7 +159,8 @@ impl Transaction {
         let scope = claims.text("scope")?.split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect();
         let requester = claims.text("req_wl")?;
         let tctx = claims.optional_object("tctx")?.map(|members| members.map);
-        let rctx = claims.optional_object("rctx")?.map(|members| members.map);
+        let rctx = claims.optional_object("rctx")?;
+        let authentication = rctx.as_ref().map(Authentication::read).transpose()?.unwrap_or_default();
         let (iss, jti) = (claims.optional_text("iss")?, claims.optional_text("jti")?);
         let mut actors = Vec::new();
         let mut next = claims.optional_object("act")?;
@@ -176,7 +181,8 @@ impl Transaction {
             not_before: times.not_before,
             audience,
             tctx,
-            rctx,
+            rctx: rctx.map(|members| members.map),
+            authentication,
             iss,
             actors,
             jti,

@@ -140,7 +140,8 @@ impl Draft {
         self.transaction(verified.transaction.as_deref());
     }
 
-    fn transaction(&mut self, transaction: Option<&Transaction>) {
+    /// On whose behalf, once the Txn-Token held.
+    pub(super) fn transaction(&mut self, transaction: Option<&Transaction>) {
         let Some(transaction) = transaction else { return };
         self.0.subject = Some(transaction.subject.clone());
         self.0.subject_domain = Some(transaction.domain.to_string());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::audit::AuditRecord;
 use super::case::{Case, evidence};
+use super::claims::Authentication;
 use super::context::Claimed;
 use super::decision::{Denial, Permit, Reason};
 use super::draft::Draft;
@@ -276,7 +277,8 @@ impl Engine {
             registered: registered.as_ref(),
             subject: subject.as_ref(),
         };
-        let answer = ask(&case, moment, draft)?;
+        let login = settling.login(&verified, subject.as_ref(), rules.route.skew_s, draft);
+        let answer = ask(&case, login.as_ref(), moment, draft)?;
         match settling.settle(record, &case, &claimed, answer, state)? {
             Settled::Allowed(allowed) => {
                 let permit = Permit::from_allowed(allowed);
@@ -333,11 +335,23 @@ pub(super) fn stand(
     Ok(registered)
 }
 
-/// Asks the policies, for the route's principal and for every party that must be allowed too.
-fn ask(case: &Case<'_>, moment: &Moment<'_>, draft: &mut Draft) -> Result<Answer, Denial> {
+/// Asks the policies, for the route's principal and for every party that must be allowed too. A login that was refreshed
+/// stands in the place of the transaction's own, and nothing else does.
+fn ask(
+    case: &Case<'_>,
+    login: Option<&Authentication>,
+    moment: &Moment<'_>,
+    draft: &mut Draft,
+) -> Result<Answer, Denial> {
     let principals = case.principals()?;
     let snapshot = moment.snapshot;
-    let mut answer = snapshot.policy.evaluate(&snapshot.entities, &case.facts(moment.now), &principals);
+    let mut facts = case.facts(moment.now);
+    if let (Some(transaction), Some(login)) = (&mut facts.transaction, login) {
+        transaction.acr = login.acr.as_deref();
+        transaction.amr = login.amr.as_deref();
+        transaction.auth_time = login.auth_time;
+    }
+    let mut answer = snapshot.policy.evaluate(&snapshot.entities, &facts, &principals);
     draft.answer(&mut answer);
     Ok(answer)
 }

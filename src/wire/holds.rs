@@ -286,6 +286,22 @@ mod tests {
     }
 
     #[test]
+    fn a_state_of_before_there_were_logins_is_read_and_one_with_a_login_comes_back_as_it_went() {
+        let pending = r#""challenge":"0190a6c0-0000-7000-8000-000000000001","status":"open","asked_at":1,"until":2,
+            "approvals":1,"reminders":0,"answers":[]"#;
+        let before = format!(r#"{{"v":1,"of":{{"key":null,"wait":{{"Answers":{{{pending}}}}}}}}}"#);
+        let plain = decode_state(before.as_bytes()).unwrap();
+        assert!(!String::from_utf8(json(&plain).unwrap()).unwrap().contains("login"));
+        let login = r#","login":{"token":"a.b.c","issued_at":1893456000.5,"due":true}"#;
+        let with = before.replace("\"answers\":[]", &format!("\"answers\":[]{login}"));
+        let entry = decode_state(with.as_bytes()).unwrap();
+        assert_ne!(entry, plain);
+        assert!(!format!("{entry:?}").contains("a.b.c"));
+        let (_, value) = encode(&Keep::State(Offset(1), Some(entry.clone())), Partition(3)).unwrap();
+        assert_eq!(decode_state(&value.unwrap()).unwrap(), entry);
+    }
+
+    #[test]
     fn keys_are_of_their_partition_and_nothing_else_is_a_key() {
         let grant = Hash16::of_grant("https://login.example.com", "a-1");
         let (key, value) = encode(&Keep::Grant(grant, Some(UnixMillis(9))), Partition(3)).unwrap();

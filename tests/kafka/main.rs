@@ -18,6 +18,7 @@ mod holding;
 mod jobs;
 mod kill_nine;
 mod lanes;
+mod login;
 mod mixed_20k;
 mod orphan;
 mod rebalance;

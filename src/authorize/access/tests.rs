@@ -1,6 +1,8 @@
 //! Callers with real tokens ask a small bundle: the standard's certification cases, who may ask about whom, and each way in
 //! which a proof can fail.
 
+mod login;
+
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -13,6 +13,7 @@ use super::super::limits::{MAX_NUMERIC_DATE, MAX_SIGNED_NAMES};
 use super::{Audience, Malformed, RecordDigests, SignedHeaders, Times};
 
 /// The members of one object, taken out one by one; `path` says where it lies.
+#[derive(Clone)]
 pub(in crate::authorize) struct Members {
     path: String,
     pub(in crate::authorize) map: Map<String, Value>,

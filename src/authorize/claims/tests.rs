@@ -65,7 +65,7 @@ const NAMED: &[(TokenKind, &[&str], &[&str])] = &[
     (
         TokenKind::Transaction,
         &["iat", "exp", "aud", "txn", "sub", "scope", "req_wl"],
-        &["nbf", "tctx", "rctx", "iss", "act", "jti"],
+        &["nbf", "tctx", "rctx", "rctx.acr", "rctx.amr", "rctx.auth_time", "iss", "act", "jti"],
     ),
     (
         TokenKind::Countersignature,

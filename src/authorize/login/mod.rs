@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 pub use answer::{AnswerProblem, AnswerSource, MAX_COMMENT_CHARS, check_comment, sign_answer};
 
-use super::claims::{Judged, LoginClaims, Malformed};
+use super::claims::{Judged, LoginClaims, Malformed, meets};
 use super::ids::UnixMillis;
 use super::jose::{Algorithm, Jws, KeyChoice, KeySet};
 use super::limits::MAX_TOKEN_BYTES;
@@ -232,16 +232,9 @@ impl Login {
         self.auth_time
     }
 
-    /// Whether the login is as strong as is asked: its `acr` one of `acr_values` (separated by spaces), and at most
-    /// `max_age_s` old (RFC 9470, section 3). What is not asked for is not looked at; what is asked for and not told by the
-    /// token is not met.
+    /// Whether the login is as strong as is asked (RFC 9470, section 3): see [`meets`].
     pub fn meets(&self, acr_values: Option<&str>, max_age_s: Option<i64>, now: UnixMillis) -> bool {
-        let strong = acr_values.is_none_or(|values| {
-            self.acr.as_deref().is_some_and(|acr| values.split(' ').any(|value| value == acr))
-        });
-        let fresh = max_age_s
-            .is_none_or(|limit| self.auth_time.is_some_and(|at| now.as_seconds() - at <= limit as f64));
-        strong && fresh
+        meets(self.acr.as_deref(), self.auth_time, acr_values, max_age_s, now)
     }
 }
 

@@ -137,6 +137,16 @@ pub(super) fn read(id: &str, effect: Effect, annotations: &BTreeMap<&str, &str>)
     (Meta { reason, step_up: Some(step_up) }, mistakes)
 }
 
+/// Makes it a step-up that only a fresh login discharges, since its policy looks at how the subject has logged in.
+pub(super) fn of_login(step_up: &mut StepUp, annotations: &BTreeMap<&str, &str>) -> Option<Mistake> {
+    step_up.approvals = 0;
+    annotations.contains_key("approvals").then(|| Mistake {
+        key: "approvals".to_owned(),
+        message: "`@approvals` on a step-up that only a fresh login discharges".to_owned(),
+        help: "leave it out, or ask for approvals in a policy of its own, which does not look at the login",
+    })
+}
+
 const MAX_APPROVALS_AND_ONE: u32 = MAX_APPROVALS + 1;
 
 /// A sentence goes into headers and logs, so it has no line breaks and an end.

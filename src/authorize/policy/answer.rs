@@ -43,9 +43,14 @@ impl Conditional {
     /// The permit, where valid answers discharge every step-up that applies.
     ///
     /// # Errors
-    /// Itself, where one of them is not discharged, or not by as many as it asks for.
+    /// Itself, where one of them is not discharged, or not by as many as it asks for. No number of approvals discharges one
+    /// that asks for a login: after a fresh one it applies no more.
     pub fn discharge(self, by: &Discharged) -> Result<Allowed, Self> {
-        match self.step_ups.iter().all(|step_up| by.covers(&step_up.name, step_up.approvals)) {
+        match self
+            .step_ups
+            .iter()
+            .all(|asked| !asked.is_of_login() && by.covers(&asked.name, asked.approvals))
+        {
             true => Ok(self.allowed),
             false => Err(self),
         }
@@ -82,7 +87,7 @@ pub struct StepUp {
     pub policy: String,
     /// `@message`: a sentence for the person who answers.
     pub message: Option<String>,
-    /// `@approvals`: how many must approve, from 1.
+    /// `@approvals`: how many must approve; 0 where only a fresh login of the subject discharges it.
     pub approvals: u32,
     /// `@hold`: how long the record is held, in seconds.
     pub hold_s: Option<u32>,
@@ -92,4 +97,16 @@ pub struct StepUp {
     pub acr_values: Option<String>,
     /// `@max_age`: how old a login may be, in seconds (RFC 9470).
     pub max_age_s: Option<u32>,
+}
+
+impl StepUp {
+    /// Whether it says which login would do: the subject's where its policy looks at that, else that of whoever answers.
+    pub(super) fn asks_for_login(&self) -> bool {
+        self.acr_values.is_some() || self.max_age_s.is_some()
+    }
+
+    /// Whether only a fresh login of the subject discharges it.
+    pub fn is_of_login(&self) -> bool {
+        self.approvals == 0
+    }
 }

@@ -274,6 +274,12 @@ impl Attribute {
                 .as_ref()
                 .and_then(|t| t.rctx?.get("req_ip")?.as_str()?.parse::<IpAddr>().ok())
                 .map(|address| Value::Ip(address.to_canonical())),
+            Self::Acr => transaction.as_ref().and_then(|t| t.acr).and_then(text),
+            Self::Amr => transaction
+                .as_ref()
+                .and_then(|t| t.amr)
+                .map(|amr| Value::Set(amr.iter().map(|means| Value::Text(means.as_str().into())).collect())),
+            Self::AuthenticatedAt => seconds(transaction.as_ref().and_then(|t| t.auth_time))?,
             Self::Details => declared(transaction.as_ref().and_then(|t| t.tctx))?,
             Self::WorkflowId => workflow.as_ref().and_then(|w| text(w.id)),
             Self::WorkflowType => workflow.as_ref().and_then(|w| text(w.kind)),

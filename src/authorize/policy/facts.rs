@@ -82,6 +82,12 @@ pub struct TransactionFacts<'a> {
     pub tctx: Option<&'a Map<String, Value>>,
     /// `rctx`.
     pub rctx: Option<&'a Map<String, Value>>,
+    /// `acr` of `rctx`, or of the login that was refreshed for a held record; so are the next two.
+    pub acr: Option<&'a str>,
+    /// `amr`.
+    pub amr: Option<&'a [String]>,
+    /// `auth_time`, in seconds.
+    pub auth_time: Option<f64>,
 }
 
 /// The workflow, as the sender says and as its registry does (contract, section 5).

@@ -25,6 +25,7 @@ use crate::authorize::limits::{MAX_POLICIES, MAX_POLICY_FILE_BYTES};
 
 mod content;
 mod links;
+mod logins;
 
 pub(super) fn load(
     policies: Vec<SourceFile>,
@@ -151,6 +152,15 @@ impl Statement {
             Self::Template(template) => template.id().as_ref(),
         };
         id.strip_prefix("policy").and_then(|number| number.parse().ok()).unwrap_or(usize::MAX)
+    }
+
+    /// Whether it looks at how the subject has logged in. One that Cedar cannot write down counts as one that does.
+    fn looks_at_login(&self) -> bool {
+        let json = match self {
+            Self::Policy(policy) => policy.to_json().ok(),
+            Self::Template(template) => template.to_json().ok(),
+        };
+        json.is_none_or(|json| logins::looks_at_login(&json))
     }
 
     fn text(&self) -> Option<String> {
@@ -291,7 +301,12 @@ impl Loading {
             Some(id) if is_name(id) && !self.places.contains_key(id) => id.to_owned(),
             _ => format!("number {} of all", self.places.len() + 1),
         };
-        let (meta, mistakes) = annotations::read(&name, statement.effect(), &annotations);
+        let (mut meta, mut mistakes) = annotations::read(&name, statement.effect(), &annotations);
+        if let Some(step_up) = meta.step_up.as_mut().filter(|asked| asked.asks_for_login())
+            && statement.looks_at_login()
+        {
+            mistakes.extend(annotations::of_login(step_up, &annotations));
+        }
         for mistake in mistakes {
             self.problems.push(place.annotation(&mistake.key, mistake.message).with_help(mistake.help));
         }

@@ -134,6 +134,9 @@ impl Case {
                 expires_at: self.expires_at,
                 tctx: Some(object(&self.details)),
                 rctx: Some(object(&self.rctx)),
+                acr: None,
+                amr: None,
+                auth_time: None,
             }),
             workflow: None,
             provenance: ProvenanceFacts { proven: true, from: None, senders: &self.senders },
@@ -285,6 +288,13 @@ fn a_schema_that_asks_for_what_is_not_offered_is_refused() {
         ("{ message: String }", "`message` is declared as String, but it is a record"),
         ("{ transaction?: { details: { a: Long } } }", "`transaction.details` is required"),
         ("{ transaction?: { ip: ipaddr } }", "`transaction.ip` is required"),
+        ("{ transaction?: { acr: String } }", "`transaction.acr` is required"),
+        ("{ transaction?: { amr: Set<String> } }", "`transaction.amr` is required"),
+        ("{ transaction?: { authenticated_at: datetime } }", "`transaction.authenticated_at` is required"),
+        (
+            "{ transaction?: { authenticated_at?: Long } }",
+            "`transaction.authenticated_at` is declared as Long, but it is datetime",
+        ),
         (
             "{ transaction?: { scope: String } }",
             "`transaction.scope` is declared as String, but it is Set<String>",
@@ -439,6 +449,72 @@ fn an_address_that_is_none_is_not_there() {
         let context: Value = serde_json::from_str(&answer.context_json.unwrap()).unwrap();
         assert_eq!(context["transaction"].get("ip").and_then(Value::as_str), there);
     }
+}
+
+#[test]
+fn a_login_is_seen_as_the_token_tells_it_and_what_it_does_not_tell_is_not_there() {
+    let context = "{ transaction?: { acr?: String, amr?: Set<String>, authenticated_at?: datetime } }";
+    let schema = format!(
+        "entity Workload; entity User; entity Invoice; \
+         action pay appliesTo {{ principal: Workload, resource: Invoice, context: {context} }};"
+    );
+    let strong = r#"@id("strong") permit (principal, action, resource) when {
+        context has transaction.acr && context.transaction.acr == "phr" && context.transaction.amr.contains("hwk") &&
+        context.transaction.authenticated_at == datetime("2029-12-31T23:59:00.250Z") };"#
+        .replace("context.transaction.amr", "context has transaction.amr && context.transaction.amr")
+        .replace(
+            "context.transaction.authenticated_at ==",
+            "context has transaction.authenticated_at && context.transaction.authenticated_at ==",
+        );
+    let bundle = Bundle::load(vec![file("p", strong)], file("s.cedarschema", schema), &offer()).unwrap();
+    let entities = Entities::load(Vec::new(), &bundle).unwrap();
+    let case = Case::default();
+    let amr = ["hwk".to_owned(), "pin".to_owned()];
+    let ask = |acr, amr, auth_time| {
+        let mut facts = case.facts();
+        let transaction = facts.transaction.as_mut().unwrap();
+        (transaction.acr, transaction.amr, transaction.auth_time) = (acr, amr, auth_time);
+        bundle.evaluate(&entities, &facts, &[Principal::Workload(&case.sender)])
+    };
+    let told = ask(Some("phr"), Some(&amr[..]), Some(1_893_455_940.25));
+    assert!(told.verdict.is_ok(), "{:?}", told.verdict);
+    let seen: Value = serde_json::from_str(&told.context_json.unwrap()).unwrap();
+    assert_eq!(seen["transaction"]["amr"], json!(["hwk", "pin"]));
+    for (acr, amr, auth_time) in
+        [(None, Some(&amr[..]), Some(1.0)), (Some("phr"), None, Some(1.0)), (None, None, None)]
+    {
+        let answer = ask(acr, amr, auth_time);
+        assert_eq!((reason(&answer), answer.errors.len()), (Reason::NotPermitted, 0));
+    }
+    assert_eq!(reason(&ask(None, None, Some(9e15))), Reason::RequestInvalid);
+}
+
+#[test]
+fn a_step_up_that_looks_at_the_login_is_discharged_by_no_number_of_approvals() {
+    let asked = |annotations: &str, condition: &str| {
+        let context = "{ transaction?: { acr?: String } }";
+        let schema = format!(
+            "entity Workload; entity User; entity Invoice; \
+             action pay appliesTo {{ principal: Workload, resource: Invoice, context: {context} }};"
+        );
+        let forbid = format!(
+            "@id(\"s\") @step_up(\"s\") {annotations} forbid (principal, action, resource) unless {{ {condition} }};"
+        );
+        let policies = vec![file("p", format!("{PERMIT}{forbid}"))];
+        let bundle =
+            Bundle::load(policies, file("s.cedarschema", schema), &offer()).map_err(|e| messages(&e))?;
+        Ok::<_, Vec<String>>(Case::default().ask(&bundle).step_ups.remove(0).approvals)
+    };
+    let looks = "context has transaction.acr && context.transaction.acr == \"phr\"";
+    assert_eq!(asked("@acr(\"phr\")", looks), Ok(0));
+    assert_eq!(asked("@max_age(\"5m\")", looks), Ok(0));
+    // Who answers must have logged in so: the policy looks at no login of the subject's.
+    assert_eq!(asked("@acr(\"phr\") @approvals(\"2\")", "resource == Invoice::\"none\""), Ok(2));
+    // It says no login that would do, so an approval does.
+    assert_eq!(asked("", looks), Ok(1));
+    let errors = asked("@acr(\"phr\") @approvals(\"2\")", looks).unwrap_err();
+    assert_eq!(errors.len(), 1);
+    assert!(errors[0].contains("only a fresh login discharges"), "{errors:?}");
 }
 
 #[test]

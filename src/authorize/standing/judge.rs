@@ -8,7 +8,7 @@ use super::revocation::Kind;
 use super::workflow::{Found, Registered, Status};
 use crate::authorize::context::{Claimed, ClaimedSender};
 use crate::authorize::decision::{Denial, Reason};
-use crate::authorize::identity::Verified;
+use crate::authorize::identity::{Transaction, Verified};
 use crate::authorize::ids::{TrustDomain, UnixMillis, WorkloadId};
 use crate::authorize::jose::KeySet;
 use crate::authorize::policy::SubjectId;
@@ -134,13 +134,7 @@ impl<'a> Parties<'a> {
         let mut all = Names(Vec::with_capacity(16));
         all.sender(claimed, &verified.sender, trust);
         if let Some(presented) = &claimed.transaction {
-            let transaction = &presented.claims;
-            let issued = Some(transaction.issued_at);
-            let keys = keys(trust, &transaction.domain, |domain| &domain.token_service);
-            all.push(Kind::Transaction, &transaction.id, issued, "the transaction");
-            all.maybe(Kind::Subject, subject.map(SubjectId::as_str), issued, "the subject");
-            all.maybe(Kind::Token, transaction.jti.as_deref(), issued, "the `txn-token`");
-            all.maybe(Kind::Key, keys.key_id(presented.kid()), issued, "the key of the `txn-token`");
+            all.transaction(&presented.claims, presented.kid(), subject, trust);
         }
         for sender in &chain.senders {
             all.push(Kind::Workload, sender.as_str(), None, "an earlier sender");
@@ -166,6 +160,18 @@ impl<'a> Parties<'a> {
     }
 }
 
+/// What a revocation may name of a Txn-Token that stands for itself: the fresh one of a login.
+pub(in crate::authorize) fn named_by_token<'a>(
+    transaction: &'a Transaction,
+    kid: Option<&'a str>,
+    subject: Option<&'a SubjectId>,
+    trust: &'a Trust,
+) -> Vec<Named<'a>> {
+    let mut all = Names(Vec::with_capacity(4));
+    all.transaction(transaction, kid, subject, trust);
+    all.0
+}
+
 struct Names<'a>(Vec<Named<'a>>);
 
 impl<'a> Names<'a> {
@@ -177,6 +183,22 @@ impl<'a> Names<'a> {
         if let Some(id) = id {
             self.push(kind, id, issued_at, role);
         }
+    }
+
+    /// The Txn-Token, and whom and what it is about.
+    fn transaction(
+        &mut self,
+        transaction: &'a Transaction,
+        kid: Option<&'a str>,
+        subject: Option<&'a SubjectId>,
+        trust: &'a Trust,
+    ) {
+        let issued = Some(transaction.issued_at);
+        let keys = keys(trust, &transaction.domain, |domain| &domain.token_service);
+        self.push(Kind::Transaction, &transaction.id, issued, "the transaction");
+        self.maybe(Kind::Subject, subject.map(SubjectId::as_str), issued, "the subject");
+        self.maybe(Kind::Token, transaction.jti.as_deref(), issued, "the `txn-token`");
+        self.maybe(Kind::Key, keys.key_id(kid), issued, "the key of the `txn-token`");
     }
 
     /// The sender with its identity and its proof. One that proves nothing was issued nothing.

@@ -12,8 +12,8 @@ mod subject;
 mod workflow;
 mod workflows;
 
-pub(super) use judge::Parties;
 pub use judge::{Named, judge_workflow};
+pub(super) use judge::{Parties, named_by_token};
 pub use positions::{At, Positions};
 pub use registry::{Followed, Registry, Sizes, Standing};
 pub use revocation::{Authority, Effect, Kind, Revocation, Target};

@@ -141,7 +141,7 @@ pub struct Challenge {
     pub asked_at: i64,
     /// When the hold ends: an answer counts if the broker took it before that.
     pub hold_until: i64,
-    /// How many must approve.
+    /// How many must approve; 0 where only a login is asked for.
     pub approvals: i32,
     /// What is asked, by policy id.
     pub step_ups: Vec<Ask>,
@@ -180,7 +180,7 @@ pub struct Ask {
     pub policy: String,
     /// A sentence for the person who answers: `@message` with the record's fields.
     pub message: String,
-    /// How many must approve of this one, `@approvals`.
+    /// How many must approve of this one, `@approvals`; 0 where only a fresh login of the subject discharges it.
     pub approvals: i32,
     /// How long an answer is good from the moment at which it was given, in seconds, `@grant`.
     pub grant_s: i32,
@@ -188,6 +188,13 @@ pub struct Ask {
     pub acr_values: Option<String>,
     /// How old a login may be, in seconds, `@max_age` (RFC 9470, `max_age`).
     pub max_age_s: Option<i64>,
+}
+
+impl Ask {
+    /// Whether only a fresh login of the subject discharges it.
+    pub fn is_of_login(&self) -> bool {
+        self.approvals == 0
+    }
 }
 
 /// An answer that was counted.

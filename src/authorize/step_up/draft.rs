@@ -4,9 +4,12 @@
 use super::challenge::Challenge;
 use crate::authorize::audit::{AuditAnswer, AuditTokenHash};
 use crate::authorize::draft::Draft;
-use crate::authorize::ids::{Coordinates, UnixMillis};
+use crate::authorize::ids::{Coordinates, Digest, UnixMillis};
 use crate::authorize::jose::{TokenKind, sha256};
 use crate::authorize::record::Record;
+
+/// Among the token hashes, the name of a fresh Txn-Token that no header of the record carried.
+const LOGIN: &str = "login";
 
 impl Draft {
     /// The decision's own id.
@@ -47,14 +50,30 @@ impl Draft {
     }
 
     /// An answer stands for the record that it answers: its place, and the hash of the answer itself.
-    pub(in crate::authorize) fn answered_at(&mut self, place: &Coordinates, answer: &Record) {
+    pub(in crate::authorize) fn answered_at(
+        &mut self,
+        place: &Coordinates,
+        answer: &Record,
+        kind: TokenKind,
+    ) {
         self.0.topic = place.topic.to_string();
         self.0.offset = place.offset.0;
         self.0.key_digest = None;
         self.0.value_digest = None;
         let sha256 = answer.value.as_ref().map(|value| sha256(&[value]).to_string());
-        let header = TokenKind::StepUpGrant.header_name().to_owned();
+        let header = kind.header_name().to_owned();
         self.0.token_hashes = sha256.map(|sha256| AuditTokenHash { header, sha256 }).into_iter().collect();
+    }
+
+    /// The fresh Txn-Token by which the subject has logged in again, verified for this decision.
+    pub(in crate::authorize) fn login(&mut self, hash: Digest) {
+        let header = LOGIN.to_owned();
+        self.0.token_hashes.push(AuditTokenHash { header, sha256: hash.to_string() });
+    }
+
+    /// That such a token was there and holds no longer.
+    pub(in crate::authorize) fn login_lapsed(&mut self, problem: &str) {
+        self.0.detail = Some(format!("the fresh login does not count any more: {problem}"));
     }
 
     /// What was verified of the held record when the challenge was made.

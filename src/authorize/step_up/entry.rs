@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::challenge::{ChallengeId, CountedAnswer, Status};
 use super::holds::Holds;
+use super::login::FreshLogin;
 use crate::authorize::claims::Verdict;
 use crate::authorize::engine::Decision;
 use crate::authorize::ids::{DecisionId, Offset, UnixMillis};
@@ -105,6 +106,9 @@ pub(super) struct Pending {
     pub(super) reminders: u32,
     /// The answers that were counted.
     pub(super) answers: Vec<Taken>,
+    /// The login that was refreshed for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) login: Option<Box<FreshLogin>>,
 }
 
 /// An answer that was counted.
@@ -123,6 +127,11 @@ const REMINDERS: [(i64, i64); 2] = [(1, 2), (9, 10)];
 const SHORTEST_REMINDED_MS: i64 = 60_000;
 
 impl Pending {
+    /// Whether the record is to be decided again: enough have answered, or the login was refreshed.
+    pub(super) fn is_due(&self) -> bool {
+        self.status != Status::Open || self.login.as_ref().is_some_and(|login| login.due)
+    }
+
     /// The moment of the reminder after so many.
     fn reminder(&self, sent: u32) -> Option<UnixMillis> {
         let life = self.until.0.saturating_sub(self.asked_at.0);
@@ -197,6 +206,7 @@ mod tests {
             approvals: 1,
             reminders: 0,
             answers: Vec::new(),
+            login: None,
         }
     }
 

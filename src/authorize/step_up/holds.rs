@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::entry::{Entry, Hash16, Wait};
 use super::index::Index;
-use super::{Turn, taking};
+use super::{Turn, said};
 use crate::authorize::ids::{Offset, UnixMillis};
 use crate::authorize::record::Record;
 
@@ -101,7 +101,7 @@ impl Holds {
 
     /// The record that an answer names by its challenge, and where its payload stands: read without believing anything.
     pub fn answered_by(&self, answer: &Record) -> Option<(Offset, Offset)> {
-        let (source, entry) = self.named(taking::named(answer)?.decision.0)?;
+        let (source, entry) = self.named(said::named(answer)?.decision.0)?;
         Some((source, entry.payload?))
     }
 

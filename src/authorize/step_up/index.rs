@@ -16,7 +16,7 @@ pub(super) struct Index {
     challenges: HashMap<Uuid, Offset>,
     ends: BTreeSet<(UnixMillis, Offset)>,
     reminders: BTreeSet<(UnixMillis, Offset)>,
-    /// Answered, or first of their key.
+    /// Answered, with a fresh login, or first of their key.
     ready: BTreeSet<Offset>,
     queues: BTreeSet<(Hash16, Offset)>,
     spent: HashMap<Hash16, UnixMillis>,
@@ -98,6 +98,9 @@ impl Index {
                 Wait::Answers(pending) if pending.status == Status::Open => {
                     self.ends.insert((pending.until, source));
                     self.reminders.extend(pending.next_reminder().map(|at| (at, source)));
+                    if pending.is_due() {
+                        self.ready.insert(source);
+                    }
                 }
                 Wait::Answers(_) => drop(self.ready.insert(source)),
             }

@@ -13,6 +13,8 @@ mod grant;
 mod holds;
 mod index;
 mod kept;
+mod login;
+mod said;
 mod seen;
 pub mod sentence;
 pub(super) mod settle;

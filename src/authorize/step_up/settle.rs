@@ -11,6 +11,7 @@ use super::discharge::Discharged;
 use super::entry::{Entry, Hash16, Pending, Taken, Wait};
 use super::grant::{About, Judge};
 use super::kept::{AskedOf, Payload};
+use super::login::FreshLogin;
 use super::sentence::{self, Fields};
 use super::{Turn, audited};
 use crate::authorize::case::Case;
@@ -36,7 +37,7 @@ impl<'a> Resumed<'a> {
     pub(in crate::authorize) fn of(payload: &'a Payload, turn: Turn, state: &PartitionState) -> Option<Self> {
         let entry = state.holds.get(payload.record.source.offset)?.clone();
         let idle = match turn {
-            Turn::Decide => entry.pending().is_some_and(|pending| pending.status == Status::Open),
+            Turn::Decide => entry.pending().is_some_and(|pending| !pending.is_due()),
             Turn::TimedOut => entry.pending().is_none(),
             Turn::Remind => true,
         };
@@ -76,6 +77,8 @@ pub(in crate::authorize) struct Settling<'a> {
     pub(super) brought: Option<(String, Taken)>,
     /// The policies whose step-ups were discharged.
     pub(super) discharged: Vec<String>,
+    /// The login that was refreshed, where it still holds.
+    pub(super) login: Option<Box<FreshLogin>>,
 }
 
 /// What is known about one record at this stage.
@@ -94,7 +97,7 @@ impl<'a> Settling<'a> {
     ) -> Self {
         let accepted = moment.now;
         let (entry, asked, brought, discharged) = (None, None, None, Vec::new());
-        Self { gate, moment, resumed, entry, asked, accepted, brought, discharged }
+        Self { gate, moment, resumed, entry, asked, accepted, brought, discharged, login: None }
     }
 
     /// Settles what the policies' answer comes to.
@@ -183,8 +186,9 @@ impl<'a> Settling<'a> {
         if pending.status == Status::Refused {
             return Err(Denial::new(Reason::StepUpRefused, "an approver has refused it"));
         }
-        if resumed.turn == Turn::TimedOut && pending.status == Status::Open {
-            return Err(Denial::new(Reason::StepUpTimedOut, "nobody who may had approved of it in time"));
+        // A login that came in time is decided by first.
+        if resumed.turn == Turn::TimedOut && !pending.is_due() {
+            return Err(Denial::new(Reason::StepUpTimedOut, "what was asked had not been answered in time"));
         }
         let (denial, conditional) = match asked {
             Ok(allowed) => return Ok(Settled::Allowed(allowed)),
@@ -215,7 +219,8 @@ impl<'a> Settling<'a> {
             // Grants have run out or were used since, or more must approve now: it waits on, as long as it was to wait.
             Err(conditional) => {
                 let approvals = approvals(conditional.step_ups());
-                let pending = Pending { status: Status::Open, approvals, ..pending.clone() };
+                let login = self.login.clone();
+                let pending = Pending { status: Status::Open, approvals, login, ..pending.clone() };
                 self.entry = Some(Entry { wait: Wait::Answers(Box::new(pending)), ..resumed.entry.clone() });
                 Ok(Settled::Hold)
             }
@@ -276,7 +281,7 @@ impl<'a> Settling<'a> {
         Ok(Some((claims.challenge.clone(), taken)))
     }
 
-    fn judge(&self, skew_s: u32) -> Judge<'a> {
+    pub(super) fn judge(&self, skew_s: u32) -> Judge<'a> {
         Judge { gate: self.gate, snapshot: self.moment.snapshot, now: self.moment.now, skew_s }
     }
 
@@ -303,6 +308,7 @@ impl<'a> Settling<'a> {
             approvals: approvals(step_ups),
             reminders: 0,
             answers,
+            login: self.login.clone(),
         };
         let challenge = self.challenge_of(matter, step_ups, holding, digest, &pending);
         let value = matter.case.request.value.clone();
@@ -396,7 +402,7 @@ pub(super) fn names_of(challenge: &Challenge) -> Vec<String> {
     names.into_iter().collect()
 }
 
-/// How many must approve: one answer discharges all that was asked, so the most that any of them asks for.
+/// How many must approve: one answer discharges all that was asked but logins, so the most that any of them asks for.
 fn approvals(step_ups: &[StepUp]) -> u32 {
     step_ups.iter().map(|step_up| step_up.approvals).max().unwrap_or(1)
 }

@@ -4,27 +4,28 @@
 use super::audited::{action_of, resource_of, workflow_of};
 use super::challenge::{Challenge, ChallengeId, Status};
 use super::entry::{Entry, Pending, Taken, Wait};
-use super::grant::{About, Judge, Unfit};
+use super::grant::{self, Judge, Unfit};
 use super::kept::{AskedOf, Keep, Payload, Traces};
+use super::login::{FreshLogin, Whose};
+use super::said::Said;
 use super::settle::names_of;
 use crate::authorize::audit::AuditAnswer;
-use crate::authorize::claims::{GrantClaims, Verdict};
+use crate::authorize::claims::{GrantClaims, Transaction, Verdict};
 use crate::authorize::draft::Draft;
 use crate::authorize::engine::Moment;
 use crate::authorize::identity::accepted;
 use crate::authorize::ids::{Coordinates, Offset, Partition, Topic, UnixMillis, WorkloadId};
-use crate::authorize::jose::{Jws, TokenKind};
-use crate::authorize::limits::MAX_TOKEN_BYTES;
+use crate::authorize::jose::{Jws, TokenKind, token_hash};
 use crate::authorize::policy::SubjectId;
 use crate::authorize::record::Record;
 use crate::authorize::route::{Gate, Route};
 use crate::authorize::state::PartitionState;
 
-/// The challenge that an answer names, read without believing anything: where its payload has to be looked for.
-pub(in crate::authorize) fn named(answer: &Record) -> Option<ChallengeId> {
-    let token = answer.value.as_deref().filter(|token| token.len() <= MAX_TOKEN_BYTES)?;
-    let jws = Jws::parse(token, TokenKind::StepUpGrant).ok()?;
-    ChallengeId::parse(&GrantClaims::read(jws.payload()).ok()?.challenge)
+/// The held record that an answer is about.
+struct About {
+    source: Offset,
+    entry: Entry,
+    pending: Pending,
 }
 
 /// What came of an answer.
@@ -68,7 +69,9 @@ impl Taking<'_> {
             partition: Partition(answer.source.partition.0),
             offset: held.map_or(Offset(-1), |payload| payload.record.source.offset),
         };
-        draft.answered_at(&place, answer);
+        let read = Said::read(answer);
+        let kind = read.as_ref().map_or(TokenKind::StepUpGrant, Said::kind);
+        draft.answered_at(&place, answer, kind);
         let mut traces = Traces::default();
         let mut said = AuditAnswer {
             effect: String::new(),
@@ -81,7 +84,24 @@ impl Taking<'_> {
         if let Some(AskedOf { challenge, .. }) = asked {
             draft.of_challenge(challenge);
         }
-        let effect = match self.judge(answer, asked, state, &mut said, &mut traces) {
+        let judged = match read {
+            Err(problem) => Err(Effect::none("malformed", problem)),
+            Ok(Said::Grant { jws, claims }) => {
+                let of = (&jws, &*claims, accepted(answer, self.route, self.moment.now));
+                self.grant(of, asked, state, &mut said, &mut traces)
+            }
+            Ok(Said::Login { token, jws, challenge }) => {
+                let found = Self::held(&challenge, asked, state);
+                found.and_then(|(asked, about)| {
+                    let fresh = self.login((token, &jws), asked, &about.pending, &mut draft, &mut said)?;
+                    let taken_at = accepted(answer, self.route, self.moment.now);
+                    let pending = refreshed(about.pending, token, fresh, taken_at)?;
+                    hold(about.source, about.entry, pending, state, &mut traces);
+                    Ok(Effect { effect: "counted", detail: None })
+                })
+            }
+        };
+        let effect = match judged {
             Ok(effect) | Err(effect) => effect,
         };
         said.effect = effect.effect.to_owned();
@@ -89,52 +109,82 @@ impl Taking<'_> {
         (draft, traces)
     }
 
-    fn judge(
+    fn judge(&self) -> Judge<'_> {
+        Judge {
+            gate: self.gate,
+            snapshot: self.moment.snapshot,
+            now: self.moment.now,
+            skew_s: self.route.skew_s,
+        }
+    }
+
+    /// What is held for that challenge: `asked` is what was asked about the record that the answer was found to name.
+    fn held<'p>(
+        challenge: &str,
+        asked: Option<&'p AskedOf>,
+        state: &PartitionState,
+    ) -> Result<(&'p AskedOf, About), Effect> {
+        let stray = || Effect::none("stray", "no record is held here for this challenge, or none any more");
+        let id = ChallengeId::parse(challenge).ok_or_else(stray)?;
+        let (source, entry) = state.holds.named(id.decision.0).ok_or_else(stray)?;
+        let asked = asked.filter(|asked| asked.challenge.id == challenge).ok_or_else(stray)?;
+        let pending = entry.pending().ok_or_else(stray)?.clone();
+        Ok((asked, About { source, entry: entry.clone(), pending }))
+    }
+
+    /// An approver's word.
+    fn grant(
         &self,
-        answer: &Record,
+        (jws, claims, taken_at): (&Jws<'_>, &GrantClaims, UnixMillis),
         asked: Option<&AskedOf>,
         state: &mut PartitionState,
         said: &mut AuditAnswer,
         traces: &mut Traces,
     ) -> Result<Effect, Effect> {
-        let malformed = |detail: String| Effect::none("malformed", detail);
-        let token = answer.value.as_deref().ok_or_else(|| malformed("the answer has no value".to_owned()))?;
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(malformed(format!("the answer is larger than {MAX_TOKEN_BYTES} bytes")));
-        }
-        let jws = Jws::parse(token, TokenKind::StepUpGrant)
-            .map_err(|error| malformed(format!("the answer is no `step-up-grant`: {error}")))?;
-        let claims = GrantClaims::read(jws.payload())
-            .map_err(|error| malformed(format!("the `step-up-grant` {error}")))?;
-        let judge = Judge {
-            gate: self.gate,
-            snapshot: self.moment.snapshot,
-            now: self.moment.now,
-            skew_s: self.route.skew_s,
-        };
-        let signed = judge.verify(&claims, &jws)?;
+        let judge = self.judge();
+        let signed = judge.verify(claims, jws)?;
         said.approver = Some(signed.approver.clone());
         said.decision = Some(claims.decision.as_str().to_owned());
         said.jti = Some(claims.jti.clone());
-        let stray = || Effect::none("stray", "no record is held here for this challenge, or none any more");
-        let id = ChallengeId::parse(&claims.challenge).ok_or_else(stray)?;
-        let (source, entry) = state.holds.named(id.decision.0).ok_or_else(stray)?;
-        let asked = asked.filter(|asked| asked.challenge.id == claims.challenge).ok_or_else(stray)?;
-        let (entry, pending) = match &entry.wait {
-            Wait::Answers(pending) => (entry.clone(), (**pending).clone()),
-            Wait::Others => return Err(stray()),
-        };
-        let taken_at = accepted(answer, self.route, self.moment.now);
-        let held = Held::of(&asked.challenge).ok_or_else(stray)?;
+        let (asked, About { source, entry, pending }) = Self::held(&claims.challenge, asked, state)?;
+        let held = Held::of(&asked.challenge).ok_or_else(|| damaged(&asked.challenge))?;
         let about = held.about(asked, &pending);
         let taken = judge.count(&signed, &about, taken_at, &state.holds)?;
         let fresh = self.fresh(&pending, &taken, taken_at, state)?;
         let pending = self.counted(fresh, taken, claims.decision, state);
         traces.told.push(asked.standing(&pending, self.moment.now));
-        let entry = Entry { wait: Wait::Answers(Box::new(pending)), ..entry };
-        traces.kept.push(Keep::State(source, Some(entry.clone())));
-        state.holds.put(source, entry);
+        hold(source, entry, pending, state, traces);
         Ok(Effect { effect: "counted", detail: None })
+    }
+
+    /// A fresh Txn-Token of the held record's transaction: verified, and what the challenge asks for.
+    fn login(
+        &self,
+        (token, jws): (&[u8], &Jws<'_>),
+        asked: &AskedOf,
+        pending: &Pending,
+        draft: &mut Draft,
+        said: &mut AuditAnswer,
+    ) -> Result<Transaction, Effect> {
+        let challenge = &asked.challenge;
+        let sender = WorkloadId::parse(&challenge.sender).map_err(|_| damaged(challenge))?;
+        let domain = sender.trust_domain();
+        let fresh = Transaction::read(jws.payload(), domain.clone(), token_hash(token))
+            .map_err(|error| Effect::none("malformed", format!("the `txn-token` {error}")))?;
+        let (Some(transaction), Some(subject)) = (&challenge.transaction, &challenge.subject) else {
+            return Err(Effect::none(
+                "invalid",
+                "the held record has no `txn-token` whose login it could be",
+            ));
+        };
+        let judge = self.judge();
+        judge
+            .check_login(&fresh, jws, &Whose { domain, transaction, subject })
+            .map_err(|problem| Effect::none("invalid", problem))?;
+        draft.transaction(Some(&fresh));
+        said.jti.clone_from(&fresh.jti);
+        judge.meets(&fresh, challenge, pending.asked_at)?;
+        Ok(fresh)
     }
 
     /// What the answer adds to, if it comes in time, from somebody who has no answer standing.
@@ -186,7 +236,7 @@ impl Taking<'_> {
     ) -> Pending {
         pending.answers.push(taken);
         let approved = pending.approved(self.moment.now, self.route.skew_s, &state.holds).count();
-        let enough = usize::try_from(pending.approvals).is_ok_and(|needed| approved >= needed);
+        let enough = usize::try_from(pending.approvals).is_ok_and(|needed| needed > 0 && approved >= needed);
         pending.status = match decision {
             Verdict::Refuse => Status::Refused,
             Verdict::Approve if enough => Status::Approved,
@@ -194,6 +244,41 @@ impl Taking<'_> {
         };
         pending
     }
+}
+
+/// The challenge as it stands with a fresh login, if that comes in time and is newer than one that was taken before.
+fn refreshed(
+    mut pending: Pending,
+    token: &[u8],
+    fresh: Transaction,
+    taken_at: UnixMillis,
+) -> Result<Pending, Effect> {
+    if let Some(before) = &pending.login {
+        if before.is(token) {
+            return Err(Effect::none("second", "this login has been taken before"));
+        }
+        if fresh.issued_at < before.issued_at {
+            return Err(Effect::none("second", "a login that is newer has been taken before"));
+        }
+    }
+    if pending.status == Status::Refused || taken_at >= pending.until {
+        return Err(Effect::none("late", "the challenge was settled, or had ended, when it was taken"));
+    }
+    let login = FreshLogin::new(token, fresh.issued_at);
+    pending.login = Some(Box::new(login.ok_or_else(|| Effect::none("malformed", "the answer is no text"))?));
+    Ok(pending)
+}
+
+/// Writes down how the record is held from now on.
+fn hold(source: Offset, entry: Entry, pending: Pending, state: &mut PartitionState, traces: &mut Traces) {
+    let entry = Entry { wait: Wait::Answers(Box::new(pending)), ..entry };
+    traces.kept.push(Keep::State(source, Some(entry.clone())));
+    state.holds.put(source, entry);
+}
+
+/// A challenge whose sender is none, which no gate publishes.
+fn damaged(challenge: &Challenge) -> Effect {
+    Effect::none("stray", format!("the challenge {} cannot be read", challenge.id))
 }
 
 /// What was asked, as the policies about answers look at it.
@@ -223,9 +308,9 @@ impl Held {
         })
     }
 
-    fn about<'a>(&'a self, asked: &'a AskedOf, pending: &Pending) -> About<'a> {
+    fn about<'a>(&'a self, asked: &'a AskedOf, pending: &Pending) -> grant::About<'a> {
         let challenge = &asked.challenge;
-        About {
+        grant::About {
             challenge: &challenge.id,
             digest: &challenge.digest,
             route: &challenge.route,

@@ -7,7 +7,7 @@ use std::io;
 use serde_json::{Value, json};
 
 use crate::authorize::ids::{Coordinates, UnixMillis};
-use crate::authorize::step_up::Challenge;
+use crate::authorize::step_up::{Ask, Challenge};
 use crate::cli::output::{moment, plain};
 use crate::cli::{Format, Output};
 
@@ -102,7 +102,12 @@ pub(super) fn text(challenge: &Challenge) -> String {
     rows.push(("digest", challenge.digest.clone()));
     rows.push(("asked at", moment(UnixMillis(challenge.asked_at))));
     rows.push(("until", moment(UnixMillis(challenge.hold_until))));
-    rows.push(("needs", format!("{} to approve", challenge.approvals)));
+    if challenge.approvals > 0 {
+        rows.push(("needs", format!("{} to approve", challenge.approvals)));
+    }
+    if challenge.step_ups.iter().any(Ask::is_of_login) {
+        rows.push(("needs", "a fresh Txn-Token of the subject".to_owned()));
+    }
     for answer in &challenge.answers {
         let comment = answer.comment.as_ref().map_or_else(String::new, |said| format!(": {said}"));
         let at = moment(UnixMillis(answer.answered_at));

@@ -47,7 +47,11 @@ pub(super) fn write(out: &mut dyn Write, decided: &Decided, colored: bool) -> io
     }
     for ask in asked.iter().flat_map(|challenge| &challenge.step_ups) {
         let (name, count) = (&ask.name, ask.approvals);
-        let people = if count == 1 { "1 approval".to_owned() } else { format!("{count} approvals") };
+        let people = match count {
+            0 => "a fresh login".to_owned(),
+            1 => "1 approval".to_owned(),
+            _ => format!("{count} approvals"),
+        };
         writeln!(out, "  ? {name:<9} {} ({people})", plain(&ask.message))?;
     }
     match denial {

@@ -67,8 +67,9 @@ impl Service {
                 "the challenge asks for something else than you saw",
             ));
         }
-        // Who refuses need not log in again.
-        let is_weak = |ask: &&Ask| !login.meets(ask.acr_values.as_deref(), ask.max_age_s, now);
+        // Who refuses need not log in again; and what asks for the subject's login does not ask for the approver's.
+        let is_weak =
+            |ask: &&Ask| !ask.is_of_login() && !login.meets(ask.acr_values.as_deref(), ask.max_age_s, now);
         match challenge.step_ups.iter().find(is_weak) {
             Some(ask) if answer.decision == "approve" => {
                 Err(Refusal::stronger_login(ask.acr_values.as_deref(), ask.max_age_s))

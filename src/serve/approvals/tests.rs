@@ -302,6 +302,15 @@ fn a_challenge_that_asks_for_a_stronger_login_says_which() {
     assert_eq!(desk.post(&path, &desk.token("carol", strong), &json!({"decision": "approve"})).status, 202);
     let refused = desk.post(&path, &desk.token("dora", json!({})), &json!({"decision": "refuse"}));
     assert_eq!(refused.status, 202, "who refuses need not log in again");
+
+    // What asks for the subject's login asks for nobody else's.
+    let id = desk.put(2, Status::Open, |challenge| {
+        challenge.step_ups[0].acr_values = Some("phr".into());
+        challenge.step_ups[0].approvals = 0;
+    });
+    let path = format!("{id}/answer");
+    let weak = desk.token("carol", json!({"acr": "1"}));
+    assert_eq!(desk.post(&path, &weak, &json!({"decision": "approve"})).status, 202);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Random histories of records, answers, grants and time against a small model of what must come of them, with batches
+//! Random histories of records, answers, grants, logins and time against a small model of what must come of them, with batches
 //! that abort, partitions that are taken over and records that are read again. Limits: one partition, two keys, one route.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use super::world::World;
 use crate::authorize::route::Order;
 use crate::authorize::step_up::{Challenge, Status, Turn};
 
-const INVOICES: [&str; 5] = ["small", "large", "huge", "odd", "frozen"];
+const INVOICES: [&str; 7] = ["small", "large", "huge", "odd", "frozen", "secure", "double"];
 const PEOPLE: [&str; 5] = ["carol", "dave", "erin", "alice", "mallory"];
 const KEYS: [&str; 2] = ["k-0", "k-1"];
 const SKEW_MS: i64 = 30_000;
@@ -30,6 +30,18 @@ enum Op {
         approve: bool,
         digest: bool,
     },
+    /// A fresh Txn-Token for one of the challenges that were told, newest first: its strength, how long ago its subject has
+    /// logged in and it was issued, how long it is good from then, in seconds, and whether it is of the record's transaction.
+    Login {
+        challenge: usize,
+        strong: bool,
+        age: i64,
+        issued: i64,
+        life: i64,
+        own: bool,
+    },
+    /// A login that was given before, once more.
+    LoginAgain(usize),
     /// An answer that was given before, once more.
     Again(usize),
     /// A record that was sent before, once more.
@@ -43,11 +55,29 @@ enum Op {
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
-    let record = (0..5_usize, 0..2_usize, proptest::option::weighted(0.3, 0..20_usize))
+    let record = (0..7_usize, 0..2_usize, proptest::option::weighted(0.3, 0..20_usize))
         .prop_map(|(invoice, key, grant)| Op::Record { invoice, key, grant });
     let answer = (0..4_usize, 0..5_usize, proptest::bool::weighted(0.8), proptest::bool::weighted(0.9))
         .prop_map(|(challenge, who, approve, digest)| Op::Answer { challenge, who, approve, digest });
+    let login = (
+        0..4_usize,
+        proptest::bool::weighted(0.8),
+        prop_oneof![4 => Just(0_i64), 1 => 0..400_i64],
+        prop_oneof![4 => Just(0_i64), 1 => 0..200_i64],
+        prop_oneof![Just(60_i64), Just(600_i64)],
+        proptest::bool::weighted(0.9),
+    );
+    let login = login.prop_map(|(challenge, strong, age, issued, life, own)| Op::Login {
+        challenge,
+        strong,
+        age,
+        issued,
+        life,
+        own,
+    });
     let op = prop_oneof![
+        5 => login,
+        1 => (0..20_usize).prop_map(Op::LoginAgain),
         5 => record,
         6 => answer,
         1 => (0..20_usize).prop_map(Op::Again),
@@ -68,8 +98,15 @@ fn asks(invoice: &str) -> Option<(i64, i64, usize)> {
         "large" => Some((600, 300, 1)),
         "huge" => Some((1800, 600, 2)),
         "odd" => Some((600, 300, 2)),
+        "secure" => Some((1200, 600, 0)),
+        "double" => Some((600, 300, 1)),
         _ => None,
     }
+}
+
+/// Whether it asks for a login of the last five minutes.
+fn asks_for_login(invoice: &str) -> bool {
+    ["secure", "double"].contains(&invoice)
 }
 
 /// A token that somebody gave.
@@ -83,6 +120,28 @@ struct Token {
     at: i64,
 }
 
+/// A fresh Txn-Token; moments in milliseconds.
+#[derive(Debug, Clone)]
+struct Login {
+    text: String,
+    challenge: Challenge,
+    strong: bool,
+    authenticated: i64,
+    issued: i64,
+    expires: i64,
+    own: bool,
+}
+
+impl Login {
+    fn is_valid(&self, now: i64) -> bool {
+        now <= self.expires + SKEW_MS
+    }
+
+    fn is_fresh(&self, now: i64) -> bool {
+        self.strong && now - self.authenticated <= 300_000
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Asked {
     asked_at: i64,
@@ -91,11 +150,22 @@ struct Asked {
     /// The token, and until when it is good.
     answers: Vec<(usize, i64)>,
     reminders: usize,
+    login: Option<usize>,
+    /// Whether that login has not been looked at yet.
+    due: bool,
 }
 
 impl Asked {
     fn none(now: i64) -> Self {
-        Self { asked_at: now, until: now, status: Status::Open, answers: Vec::new(), reminders: 0 }
+        Self {
+            asked_at: now,
+            until: now,
+            status: Status::Open,
+            answers: Vec::new(),
+            reminders: 0,
+            login: None,
+            due: false,
+        }
     }
 }
 
@@ -125,6 +195,7 @@ struct Model {
     now: i64,
     answered: i64,
     tokens: Vec<Token>,
+    logins: Vec<Login>,
     /// Outcome with reason or effect, and offset, of each decision in the open batch.
     expected: Vec<(String, i64)>,
 }
@@ -193,19 +264,14 @@ impl Model {
             }
             answers.push((grant, good_until));
         }
-        if answers.len() >= needed {
+        if answers.len() >= needed && !asks_for_login(held.invoice) {
             for (token, _) in &answers {
                 assert!(self.open.spent.insert(*token), "a grant is used twice");
             }
             return self.end(offset, "forward");
         }
-        let asked = Asked {
-            asked_at: self.now,
-            until: self.now + hold_s * 1000,
-            status: Status::Open,
-            answers,
-            reminders: 0,
-        };
+        let asked =
+            Asked { asked_at: self.now, until: self.now + hold_s * 1000, answers, ..Asked::none(self.now) };
         self.put(offset, Held { asked: Some(asked), ..held });
         self.expect("hold", offset);
     }
@@ -252,6 +318,31 @@ impl Model {
         self.expect(format!("answer {effect}"), offset);
     }
 
+    fn login(&mut self, login: usize) {
+        let Login { challenge, issued, own, .. } = self.logins[login].clone();
+        let found = self.open.held.get(&challenge.offset).cloned();
+        let current =
+            found.clone().and_then(|held| held.asked).filter(|asked| asked.asked_at == challenge.asked_at);
+        let (Some(held), Some(mut asked)) = (found, current) else { return self.expect("answer stray", -1) };
+        let fits = asks_for_login(held.invoice)
+            && own
+            && issued + SKEW_MS >= asked.asked_at
+            && self.logins[login].is_valid(self.now)
+            && self.logins[login].is_fresh(self.now);
+        let effect = match asked.login {
+            _ if !fits => "invalid",
+            Some(before) if self.logins[before].text == self.logins[login].text => "second",
+            Some(before) if issued < self.logins[before].issued => "second",
+            _ if asked.status == Status::Refused || self.now >= asked.until => "late",
+            _ => "counted",
+        };
+        if effect == "counted" {
+            (asked.login, asked.due) = (Some(login), true);
+            self.put(challenge.offset, Held { asked: Some(asked), ..held });
+        }
+        self.expect(format!("answer {effect}"), challenge.offset);
+    }
+
     fn add(&self, asked: &mut Asked, held: &Held, token: usize, of: (&str, bool, i64)) -> &'static str {
         let (who, approve, good_until) = of;
         let standing = asked.answers.iter().find(|(token_of, until)| {
@@ -274,7 +365,7 @@ impl Model {
         let good = self.good(asked);
         if !approve {
             asked.status = Status::Refused;
-        } else if good >= asks(held.invoice).unwrap().2 {
+        } else if (1..=good).contains(&asks(held.invoice).unwrap().2) {
             asked.status = Status::Approved;
         }
         "counted"
@@ -297,7 +388,7 @@ impl Model {
                     let earlier = |(other, of): (&i64, &Held)| other < offset && of.key == held.key;
                     (!self.committed.held.iter().any(earlier)).then_some(Turn::Decide)
                 }
-                Some(asked) if asked.status != Status::Open => Some(Turn::Decide),
+                Some(asked) if asked.status != Status::Open || asked.due => Some(Turn::Decide),
                 Some(asked) if asked.until < self.answered.min(self.now) => Some(Turn::TimedOut),
                 Some(asked) => (asked.until >= self.now && self.reminders(asked) > asked.reminders)
                     .then_some(Turn::Remind),
@@ -320,6 +411,8 @@ impl Model {
     fn turn(&mut self, offset: i64, turn: Turn) {
         let held = self.open.held[&offset].clone();
         let Some(mut asked) = held.asked.clone() else { return self.first(offset, held) };
+        let valid = asked.login.filter(|login| self.logins[*login].is_valid(self.now));
+        let fresh = valid.is_some_and(|login| self.logins[login].is_fresh(self.now));
         match (turn, asked.status) {
             (Turn::Remind, _) => {
                 asked.reminders = self.reminders(&asked);
@@ -327,9 +420,13 @@ impl Model {
             }
             (_, Status::Refused) => self.end(offset, "deny step_up_refused"),
             (Turn::TimedOut, _) => self.end(offset, "deny step_up_timed_out"),
-            _ if self.good(&asked) >= asks(held.invoice).unwrap().2 => self.end(offset, "forward"),
+            _ if self.good(&asked) >= asks(held.invoice).unwrap().2
+                && (fresh || !asks_for_login(held.invoice)) =>
+            {
+                self.end(offset, "forward");
+            }
             _ => {
-                asked.status = Status::Open;
+                (asked.status, asked.login, asked.due) = (Status::Open, valid, false);
                 self.put(offset, Held { asked: Some(asked), ..held });
                 self.expect("hold", offset);
             }
@@ -368,6 +465,7 @@ impl Run {
             now: world.now.0,
             answered: i64::MIN,
             tokens: Vec::new(),
+            logins: Vec::new(),
             expected: Vec::new(),
         };
         Self { world, model, sent: Vec::new(), compared: 0 }
@@ -438,6 +536,39 @@ impl Run {
                 self.world.answer(text);
                 self.model.answer(tokens);
             }
+            Op::Login { challenge, strong, age, issued, life, own } => {
+                let told = &self.world.told;
+                let Some(challenge) = told.iter().rev().nth(challenge).or(told.last()).cloned() else {
+                    return;
+                };
+                let at = self.world.now.0 / 1000;
+                let (authenticated, issued, expires) = (at - age, at - issued, at - issued + life);
+                let text = self.world.fresh_with(|claims| {
+                    (claims["iat"], claims["exp"]) = (issued.into(), expires.into());
+                    claims["txn"] = if own { "txn-1" } else { "txn-2" }.into();
+                    claims["rctx"] = serde_json::json!({
+                        "acr": if strong { "phrh" } else { "pwd" }, "auth_time": authenticated,
+                    });
+                });
+                let login = Login {
+                    text: text.clone(),
+                    challenge: challenge.clone(),
+                    strong,
+                    authenticated: authenticated * 1000,
+                    issued: issued * 1000,
+                    expires: expires * 1000,
+                    own,
+                };
+                self.model.logins.push(login);
+                self.world.login(text, &challenge.id);
+                self.model.login(self.model.logins.len() - 1);
+            }
+            Op::LoginAgain(login) if !self.model.logins.is_empty() => {
+                let login = login % self.model.logins.len();
+                let Login { text, challenge, .. } = self.model.logins[login].clone();
+                self.world.login(text, &challenge.id);
+                self.model.login(login);
+            }
             Op::Again(token) if tokens > 0 => {
                 let text = self.model.tokens[token % tokens].text.clone();
                 self.world.answer(text);
@@ -463,7 +594,7 @@ impl Run {
                 self.world.restore(compacted);
                 self.model.begin();
             }
-            Op::Redeliver(_) | Op::Again(_) => {}
+            Op::Redeliver(_) | Op::Again(_) | Op::LoginAgain(_) => {}
         }
     }
 

@@ -9,13 +9,15 @@ use serde_json::{Value, json};
 
 use crate::authorize::audit::AuditRecord;
 use crate::authorize::engine::{Delivery, Engine, Snapshot};
-use crate::authorize::ids::{Coordinates, Offset, Partition, Realm, Topic, UnixMillis, WorkloadId};
+use crate::authorize::ids::{Coordinates, Offset, Partition, Position, Realm, Topic, UnixMillis, WorkloadId};
 use crate::authorize::jose::{Algorithm, TokenKind};
 use crate::authorize::policy::{Bundle, Entities, Offer, SourceFile};
-use crate::authorize::record::{Record, TimestampType};
+use crate::authorize::record::{Header, Record, TimestampType};
 use crate::authorize::replay::window_ms;
 use crate::authorize::route::{Gate, Holding, Order, Route};
-use crate::authorize::standing::Standing;
+use crate::authorize::standing::{
+    At, Authority, Effect, Followed, Kind, Registry, Revocation, Standing, Target,
+};
 use crate::authorize::state::PartitionState;
 use crate::authorize::step_up::{Challenge, Turn};
 use crate::authorize::testing::{self, ACCEPTED_S, NOW_S, Plan, key};
@@ -34,7 +36,10 @@ pub(super) const ROBOTS: &str = "https://robots.example.com";
 
 const SCHEMA: &str = r#"
     entity Workload; entity User; entity Invoice; entity Challenge;
-    action pay appliesTo { principal: [Workload], resource: [Invoice], context: { now: datetime, subject?: User } };
+    action pay appliesTo { principal: [Workload], resource: [Invoice], context: {
+        now: datetime, subject?: User,
+        transaction?: { scope: Set<String>, acr?: String, amr?: Set<String>, authenticated_at?: datetime },
+    } };
     action answer appliesTo { principal: [User, Workload], resource: [Challenge], context: {
         sender: Workload, subject?: User,
         challenge: { route: String, step_ups: Set<String>, resource_id: String, hold_until?: datetime },
@@ -42,16 +47,23 @@ const SCHEMA: &str = r#"
     } };
 "#;
 
-/// `small` is allowed, `large` wants a manager, `huge` two officers, `odd` a manager and an officer.
+/// `small` is allowed, `large` wants a manager, `huge` two officers, `odd` a manager and an officer; `secure` wants a strong
+/// login, `double` that and a manager.
 pub(super) const POLICIES: &str = r#"
     @id("all") permit (principal, action == Action::"pay", resource);
     @id("frozen") forbid (principal, action == Action::"pay", resource == Invoice::"frozen");
     @id("large") @step_up("manager") @hold("10m") @grant("5m") @message("Pay {resource.id} for {subject}?")
-    forbid (principal, action == Action::"pay", resource) when { ["large", "odd"].contains(
-        if resource == Invoice::"large" then "large" else if resource == Invoice::"odd" then "odd" else "") };
+    forbid (principal, action == Action::"pay", resource) 
+    when { [Invoice::"large", Invoice::"odd", Invoice::"double"].contains(resource) };
     @id("huge") @step_up("officer") @approvals("2")
-    forbid (principal, action == Action::"pay", resource) when { ["huge", "odd"].contains(
-        if resource == Invoice::"huge" then "huge" else if resource == Invoice::"odd" then "odd" else "") };
+    forbid (principal, action == Action::"pay", resource) 
+    when { [Invoice::"huge", Invoice::"odd"].contains(resource) };
+    @id("strong") @step_up("login") @acr("phr phrh") @max_age("5m") @hold("20m")
+    forbid (principal, action == Action::"pay", resource)
+    when { [Invoice::"secure", Invoice::"double"].contains(resource) }
+    unless { context has transaction.acr && ["phr", "phrh"].contains(context.transaction.acr) &&
+        context has transaction.authenticated_at &&
+        context.now.durationSince(context.transaction.authenticated_at) <= duration("5m") };
     @id("answers") permit (principal, action == Action::"answer", resource)
     unless { principal == User::"mallory" };
 "#;
@@ -133,6 +145,25 @@ fn snapshot(policies: &str) -> Snapshot {
     }
 }
 
+fn standing(kind: Kind, id: &str) -> Standing {
+    let mut registry = Registry::new(0);
+    let revocation = Revocation {
+        id: "r-1".into(),
+        authority: Authority::Administrator,
+        targets: [Target { kind, id: id.into() }].into(),
+        effect: Effect::Revokes { not_before: None },
+        issued_at: 0.0,
+        expires_at: None,
+        event: "revocation".into(),
+        reason: None,
+        transaction: None,
+    };
+    let at = At { partition: Partition(0), offset: Offset(0) };
+    registry.apply_revocation(at, "r-1", Some(revocation), UnixMillis(0));
+    let positions = [(Partition(0), Position(1))].into_iter().collect();
+    registry.pin(Followed { workflows: None, revocations: Some(positions) })
+}
+
 impl World {
     pub(super) fn new(order: Order) -> Self {
         Self::on(Route { holding: Some(holding(order)), ..testing::route() })
@@ -210,6 +241,16 @@ impl World {
 
     /// Decides an answer that the broker took at that moment.
     pub(super) fn answer_taken(&mut self, token: impl Into<Bytes>, at: UnixMillis) {
+        self.answer_with(token, Vec::new(), at);
+    }
+
+    /// Decides a Txn-Token that answers that challenge, in the open batch.
+    pub(super) fn login(&mut self, token: impl Into<Bytes>, challenge: &str) {
+        let at = self.now;
+        self.answer_with(token, vec![Header::new("challenge", challenge.to_owned())], at);
+    }
+
+    pub(super) fn answer_with(&mut self, token: impl Into<Bytes>, headers: Vec<Header>, at: UnixMillis) {
         let source =
             Coordinates { topic: topic(ANSWERS), partition: Partition(0), offset: Offset(self.answers) };
         self.answers += 1;
@@ -219,7 +260,7 @@ impl World {
             timestamp_type: TimestampType::LogAppendTime,
             key: None,
             value: Some(token.into()),
-            headers: Vec::new(),
+            headers,
         };
         let payload = self.state.named(&answer).map(|named| self.payload(named.payload));
         self.input(Input::Answer(&answer, payload.as_ref())).unwrap();
@@ -329,6 +370,13 @@ impl World {
         audit.answer.clone().unwrap().effect
     }
 
+    /// The same with a Txn-Token that answers that challenge.
+    pub(super) fn log_in(&mut self, token: impl Into<Bytes>, challenge: &str) -> String {
+        self.login(token, challenge);
+        self.commit();
+        self.audits.last().unwrap().answer.clone().unwrap().effect
+    }
+
     pub(super) fn go_on(&mut self) -> Vec<Turn> {
         let turns = self.turns().into_iter().map(|due| due.turn).collect();
         self.commit();
@@ -369,6 +417,26 @@ impl World {
             TokenKind::StepUpGrant => draft.whole = grant.map(|grant| grant.as_bytes().to_vec()),
             _ => {}
         })
+    }
+
+    /// A fresh Txn-Token of the records' transaction with a strong login of this moment, good for ten minutes.
+    pub(super) fn fresh(&self) -> String {
+        self.fresh_with(|_| {})
+    }
+
+    pub(super) fn fresh_with(&self, edit: impl FnOnce(&mut Value)) -> String {
+        let at = self.now.0 / 1000;
+        let mut claims = testing::transaction_claims();
+        (claims["iat"], claims["exp"]) = (at.into(), (at + 600).into());
+        claims["rctx"] = json!({"acr": "phr", "amr": ["hwk"], "auth_time": at});
+        edit(&mut claims);
+        key("tts").sign(TokenKind::Transaction, &claims).unwrap()
+    }
+
+    /// Revokes from now on.
+    pub(super) fn revoke(&mut self, kind: Kind, id: &str) {
+        let snapshot = Snapshot { standing: standing(kind, id), ..(*self.snapshots.load_full()).clone() };
+        self.snapshots.store(Arc::new(snapshot));
     }
 
     /// An answer of that person to that challenge, good for an hour.
