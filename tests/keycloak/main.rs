@@ -1,7 +1,14 @@
 //! Approvers with the tokens of a real Keycloak: whose are taken, what an answer becomes, and a key that Keycloak has only
-//! just begun to sign with. One Keycloak, one test; what an answer does to a held record is tested where Kafka is.
+//! just begun to sign with; and a whole gate that holds, with Kafka beside it. One Keycloak for all of them.
 
+#[path = "../kafka/gate/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "what the tests on Kafka share")]
+mod gate;
+#[path = "../kafka/step_up/office.rs"]
+#[allow(dead_code, reason = "what the tests on Kafka share")]
+mod office;
 mod support;
+mod whole_gate;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};

@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,11 +35,12 @@ pub struct Realm<'k> {
     name: String,
 }
 
-/// A new Keycloak, or `None` where `test` has to be skipped.
+/// The Keycloak that all tests of this binary share, or `None` where `test` has to be skipped.
 ///
 /// # Panics
 /// If it should start and does not, or if `CI` is set and this machine cannot run it.
-pub fn keycloak(test: &str) -> Option<Keycloak> {
+pub fn keycloak(test: &str) -> Option<&'static Keycloak> {
+    static SHARED: OnceLock<Keycloak> = OnceLock::new();
     for (program, argument) in [("java", "-version"), ("mvn", "-v"), ("tar", "--version")] {
         let mut command = Command::new(program);
         if command.arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
@@ -52,7 +54,7 @@ pub fn keycloak(test: &str) -> Option<Keycloak> {
             return None;
         }
     }
-    Some(Keycloak::start(&installed()))
+    Some(SHARED.get_or_init(|| Keycloak::start(&installed())))
 }
 
 /// Its folder, fetched and built once.

@@ -106,6 +106,9 @@ mod tests {
         ] {
             assert_eq!(canonical(&f64::from_bits(bits).into()).as_deref(), Some(text), "{bits:x}");
         }
+        // What is read is the nearest double, so that whoever else reads the same text gets the same digest.
+        let nearest = "[5.570660194e-16,9961579.883806607,3.185399215e-23]";
+        assert_eq!(read(nearest), nearest);
         assert_eq!(read("[1.0,1,9007199254740993,-0]"), "[1,1,9007199254740992,0]");
     }
 }

@@ -8,12 +8,12 @@ use crate::authorize::route::{Order, Route, TokenExpiry};
 use crate::authorize::step_up::{Status, Turn};
 use crate::authorize::testing::{self, PAYER};
 
-fn world() -> World {
+pub(super) fn world() -> World {
     World::new(Order::None)
 }
 
 /// A world with one large payment held.
-fn held() -> World {
+pub(super) fn held() -> World {
     let mut world = world();
     let record = world.pay(1, "large");
     assert_eq!(world.send(&record).outcome, "hold");

@@ -89,9 +89,13 @@ impl Sender {
 
     /// The next record's key, partition and value.
     pub(super) fn blank(&mut self) -> NewRecord {
+        self.blank_of(self.next % KEYS)
+    }
+
+    /// The next record of that key.
+    fn blank_of(&mut self, key: u64) -> NewRecord {
         let number = self.next;
         self.next += 1;
-        let key = number % KEYS;
         NewRecord {
             partition: Some(i32::try_from(key).expect("a small number") % self.partitions),
             key: Some(format!("inv-{key}").into_bytes()),
@@ -103,7 +107,7 @@ impl Sender {
     }
 
     pub(super) fn sign(&self, blank: NewRecord, how: &How<'_>) -> NewRecord {
-        let tokens = Tokens { transaction: how.txn, countersignature: how.chain, step_up_grant: None };
+        let tokens = Tokens { transaction: how.txn, countersignature: how.chain, step_up_grant: how.grant };
         let record = Outgoing {
             topic: how.topic.unwrap_or(&self.commands),
             partition: None,
@@ -125,6 +129,7 @@ impl Sender {
             topic: None,
             txn: Some(&self.txn),
             chain: None,
+            grant: None,
             action: "pay",
             resource: "inv-7",
             headers: Vec::new(),
@@ -157,8 +162,13 @@ impl Sender {
 
     /// A payment that is allowed but for its workflow, which is at the step `pay`.
     pub fn of_workflow(&mut self, id: &str, expect: Expect) -> Sent {
+        self.in_workflow(id, "inv-7", expect)
+    }
+
+    /// The same for that invoice.
+    pub fn in_workflow(&mut self, id: &str, resource: &str, expect: Expect) -> Sent {
         let blank = self.blank();
-        let record = self.again(self.sign(blank, &self.how()), |claims| {
+        let record = self.again(self.sign(blank, &How { resource, ..self.how() }), |claims| {
             claims["workflow"] = json!({"id": id, "type": "payout", "step": "pay", "state": "running"});
         });
         Sent::new("of a workflow", Source::Commands, record, expect)
@@ -169,6 +179,20 @@ impl Sender {
         let blank = self.blank();
         let record = self.sign(blank, &How { action, resource, ..self.how() });
         self.keep(Sent::new("asks", Source::Commands, record, expect))
+    }
+
+    /// A payment of that invoice, asked for by the payer in a record of that key.
+    pub fn of_key(&mut self, key: u64, resource: &str, expect: Expect) -> Sent {
+        let blank = self.blank_of(key);
+        let record = self.sign(blank, &How { resource, ..self.how() });
+        Sent::new("of a key", Source::Commands, record, expect)
+    }
+
+    /// The same request once more, to pay that invoice, with a proof of its own and a grant.
+    pub fn once_more(&self, sent: &Sent, resource: &str, grant: &str, expect: Expect) -> Sent {
+        let blank = NewRecord { headers: Vec::new(), ..sent.record.clone() };
+        let record = self.sign(blank, &How { resource, grant: Some(grant), ..self.how() });
+        Sent::new("with a grant", Source::Commands, record, expect)
     }
 
     fn keep(&mut self, sent: Sent) -> Sent {
@@ -206,6 +230,7 @@ pub(super) struct How<'a> {
     pub(super) topic: Option<&'a Topic>,
     pub(super) txn: Option<&'a str>,
     pub(super) chain: Option<&'a str>,
+    pub(super) grant: Option<&'a str>,
     pub(super) action: &'a str,
     pub(super) resource: &'a str,
     pub(super) headers: Vec<Header>,

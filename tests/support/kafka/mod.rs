@@ -7,6 +7,7 @@
 //! let topic = broker.create_topic("commands", 8, &[("message.timestamp.type", "LogAppendTime")]);
 //! ```
 
+mod follow;
 mod launch;
 mod topics;
 pub mod truth;
@@ -15,6 +16,7 @@ use std::env;
 use std::io::Write as _;
 use std::sync::OnceLock;
 
+pub use follow::Follower;
 pub use launch::Watched;
 pub use topics::{Committed, NewRecord, Record, Writer};
 

@@ -179,7 +179,7 @@ impl Broker {
         found.collect()
     }
 
-    fn reader(&self, isolation: &str) -> BaseConsumer {
+    pub(super) fn reader(&self, isolation: &str) -> BaseConsumer {
         self.client()
             .set("group.id", self.unique("reader"))
             .set("isolation.level", isolation)
@@ -235,7 +235,7 @@ fn read(reader: &BaseConsumer, topic: &str, partitions: i32) -> Vec<Record> {
     records
 }
 
-fn partitions_of(reader: &BaseConsumer, topic: &str) -> i32 {
+pub(super) fn partitions_of(reader: &BaseConsumer, topic: &str) -> i32 {
     let mut partitions = 0;
     wait_until("the topic is unknown", || {
         let metadata = reader.fetch_metadata(Some(topic), PATIENCE).expect("the broker answers");
