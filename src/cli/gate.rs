@@ -163,6 +163,11 @@ impl RunningGate {
         self.approvals.as_ref().map(RunningApprovals::address)
     }
 
+    /// Where access evaluations are answered.
+    pub fn access(&self) -> Option<SocketAddr> {
+        self.access.as_ref().map(|(server, _)| server.address())
+    }
+
     /// Asks for another look at keys and policies.
     pub fn reload(&self) -> control::Reload {
         self.watcher.reload()
