@@ -169,6 +169,11 @@ impl RunningGate {
         self.lanes.try_again()
     }
 
+    /// Where access evaluations are answered.
+    pub fn access(&self) -> Option<SocketAddr> {
+        self.access.as_ref().map(|(server, _)| server.address())
+    }
+
     /// Asks for another look at keys and policies.
     pub fn reload(&self) -> control::Reload {
         self.watcher.reload()

@@ -1,18 +1,25 @@
-//! Who acts in the story: the workloads with their keys and identity tokens, the token service, and those who should not
-//! be there. Limits: a development trust domain; its keys live as long as the story.
+//! Who acts in the story: the workloads with their keys and identity tokens, the token service, the people's login, the
+//! administrator, and those who should not be there. Limits: a development trust domain; its keys live as long as the story.
 
 use std::fs;
 use std::path::Path;
 
+use serde_json::json;
+
 use super::DemoError;
 use crate::authorize::ids::{Realm, TrustDomain, UnixMillis, WorkloadId};
-use crate::authorize::jose::{Algorithm, SigningKey};
+use crate::authorize::jose::{Algorithm, SigningKey, TokenKind};
+use crate::authorize::standing::REVOCATION_TYP;
+use crate::authorize::step_up::Challenge;
 use crate::cli::files::FileError;
 use crate::cli::issue::{self, TransactionClaims};
 use crate::cli::{clock, keys};
 use crate::producer::{Context, Signer};
+use crate::worker::access::Caller;
 
 const DOMAIN: &str = "example.org";
+/// Who signs the answers of people.
+pub(super) const LOGIN: &str = "https://login.example.org";
 const LIFE_S: u32 = 3600;
 
 /// A workload with its key and identity token.
@@ -30,6 +37,10 @@ pub(super) struct Cast {
     /// Signs them afterwards.
     next_issuer: SigningKey,
     token_service: SigningKey,
+    /// Signs what people answer.
+    login: SigningKey,
+    /// Signs revocations.
+    administrator: SigningKey,
     pub(super) gates: [(&'static str, SigningKey); 2],
     /// Pays invoices.
     pub(super) invoice: Actor,
@@ -58,6 +69,8 @@ impl Cast {
             issuer,
             next_issuer,
             token_service: key("token-service-1")?,
+            login: key("login-1")?,
+            administrator: key("administrator-1")?,
             gates: [("invoices", key("gate-invoices-1")?), ("ledger", key("gate-ledger-1")?)],
             transactions: 0,
         })
@@ -74,8 +87,15 @@ impl Cast {
         self.write_bundle(folder, true)?;
         let gates: Vec<_> = self.gates.iter().map(|(_, key)| key.public_jwk()).collect();
         write(folder, "trust/gates.jwks", &issue::jwks(&gates, None).to_string())?;
-        let service = issue::jwks([&self.token_service.public_jwk()], None);
-        write(folder, "trust/token-service.jwks", &service.to_string())
+        for (name, key) in [
+            ("token-service", &self.token_service),
+            ("approvers", &self.login),
+            ("administrators", &self.administrator),
+        ] {
+            let keys = issue::jwks([&key.public_jwk()], None).to_string();
+            write(folder, &format!("trust/{name}.jwks"), &keys)?;
+        }
+        Ok(())
     }
 
     /// Takes the key that signed everybody's identity token out of the bundle.
@@ -104,6 +124,13 @@ impl Cast {
         Ok(())
     }
 
+    /// Gives the mail agent a new key, and an identity token for it.
+    pub(super) fn replace_mail(&mut self) -> Result<(), DemoError> {
+        let now = clock::now().ok_or(DemoError::Clock)?;
+        self.mail = Actor::new(&self.next_issuer, self.mail.id.as_str(), now)?;
+        Ok(())
+    }
+
     /// A new transaction of a person.
     pub(super) fn transaction(&mut self, subject: &str, scope: &str) -> Result<String, DemoError> {
         self.transaction_in(DOMAIN, subject, scope)
@@ -129,6 +156,40 @@ impl Cast {
         Ok(issue::transaction(&forger, &self.claims(DOMAIN, subject, scope)?, now, LIFE_S)?)
     }
 
+    /// What somebody answers to a challenge (contract, section 7), and the answer's id.
+    pub(super) fn answer(
+        &self,
+        asked: &Challenge,
+        who: &str,
+        decision: &str,
+    ) -> Result<(String, String), DemoError> {
+        let (jti, now) = (issue::random_id()?, clock::now().ok_or(DemoError::Clock)?.whole_seconds());
+        let claims = json!({
+            "iss": LOGIN, "sub": who, "aud": asked.realm, "iat": now, "exp": now + i64::from(LIFE_S), "jti": jti,
+            "challenge": asked.id, "digest": asked.digest, "decision": decision,
+        });
+        let token = self.login.sign(TokenKind::StepUpGrant, &claims)?;
+        Ok((jti, token))
+    }
+
+    /// An administrator's revocation under an id of its own: of what was issued before `not_before`, or of everything.
+    pub(super) fn revocation(
+        &self,
+        id: &str,
+        (kind, of): (&str, &str),
+        not_before: Option<i64>,
+        reason: &str,
+    ) -> Result<String, DemoError> {
+        let now = clock::now().ok_or(DemoError::Clock)?;
+        let mut claims = json!({
+            "jti": id, "iat": now.as_seconds(), "revoke": {"kind": kind, "id": of}, "reason": reason,
+        });
+        if let Some(not_before) = not_before {
+            claims["not_before"] = not_before.into();
+        }
+        Ok(self.administrator.sign_typ(REVOCATION_TYP, &claims)?)
+    }
+
     fn claims(&self, domain: &str, subject: &str, scope: &str) -> Result<TransactionClaims, DemoError> {
         Ok(TransactionClaims {
             audience: TrustDomain::parse(domain)?,
@@ -141,10 +202,13 @@ impl Cast {
         })
     }
 
-    /// Leaves what the shell needs to go on with the story: the invoice agent's key and tokens.
+    /// Leaves what the shell needs to go on with the story: the invoice agent's key and tokens, and the keys by which people
+    /// answer and an administrator revokes.
     pub(super) fn leave_files(&mut self, folder: &Path) -> Result<(), DemoError> {
         let transaction = self.transaction("alice", "invoices.pay")?;
         keys::write_private(&folder.join("keys/agent.jwk"), &self.invoice.key)?;
+        keys::write_private(&folder.join("keys/login.jwk"), &self.login)?;
+        keys::write_private(&folder.join("keys/administrator.jwk"), &self.administrator)?;
         write(folder, "agent.wit", &self.invoice.wit)?;
         write(folder, "alice.txn", &transaction)
     }
@@ -160,12 +224,20 @@ impl Actor {
 
     /// What this workload signs records with.
     pub(super) fn context(&self, realm: &Realm, transaction: Option<&str>) -> Result<Context, DemoError> {
-        let copy = SigningKey::from_jwk(&self.key.private_jwk()).map_err(issue::GenerateError::Key)?;
-        let context = Context::new(Signer::new(copy, &self.wit, realm.clone())?);
+        let context = Context::new(Signer::new(self.copy()?, &self.wit, realm.clone())?);
         Ok(match transaction {
             Some(token) => context.transactions(token.to_owned()),
             None => context,
         })
+    }
+
+    /// This workload as it asks a gate over HTTP.
+    pub(super) fn caller(&self) -> Result<Caller, DemoError> {
+        Ok(Caller::new(self.copy()?, &self.wit)?)
+    }
+
+    fn copy(&self) -> Result<SigningKey, DemoError> {
+        Ok(SigningKey::from_jwk(&self.key.private_jwk()).map_err(issue::GenerateError::Key)?)
     }
 }
 

@@ -8,8 +8,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::DemoError;
 use super::cast::Cast;
-use super::observer::Observer;
-use super::stage::{Envelope, Post};
+use super::observer::{Deeds, Observer};
+use super::post::{Envelope, Post};
 use super::story::{body, pay};
 use super::world::World;
 use crate::authorize::decision::Reason;
@@ -35,8 +35,8 @@ pub(super) fn run(
     world: &World,
     observer: &Observer,
     cast: &Cast,
+    (deeds, count): (&Deeds, u64),
     transaction: &str,
-    count: u64,
     shows: bool,
     stop: &Flag,
 ) -> Result<Loaded, DemoError> {
@@ -44,8 +44,8 @@ pub(super) fn run(
         invoice: cast.invoice.context(&cast.realm, Some(transaction))?,
         mail: cast.mail.context(&cast.realm, Some(transaction))?,
     };
-    let post = Post::new(world)?;
-    let before = observer.settle(observer.totals().audited)?;
+    let post = Post::new(world.client())?;
+    let before = observer.settle(deeds)?;
     observer.count_only();
     let base = observer.decided();
     let bar = bar(count, shows);
@@ -85,7 +85,7 @@ fn message(world: &World, senders: &Senders, n: u64) -> Result<(Envelope, Option
     let amount = u32::try_from(n % 1000).unwrap_or_default() + 1;
     Ok(match n % 20 {
         14 | 15 => (pay(world, &senders.mail, &invoice, amount)?, Some(Reason::NotPermitted)),
-        16 => (pay(world, &senders.invoice, &invoice, amount + 1000)?, Some(Reason::Forbidden)),
+        16 => (pay(world, &senders.invoice, &invoice, amount + 10_000)?, Some(Reason::Forbidden)),
         17 => {
             let mut letter = pay(world, &senders.invoice, &invoice, amount)?;
             letter.value = body("pay", &invoice, amount + 1);

@@ -3,8 +3,11 @@
 //! whatever is told is checked, and the exit code is 2 where something else happened.
 
 mod cast;
+mod job;
 mod load;
 mod observer;
+mod post;
+mod row;
 mod stage;
 mod story;
 mod table;
@@ -26,16 +29,20 @@ use crate::config::Problems;
 use crate::producer::{ContextError, SignerError};
 use crate::stream::gate::GateError;
 use crate::wire::audit::AuditCodecError;
+use crate::wire::challenge::ChallengeCodecError;
+use crate::wire::workflow::WorkflowCodecError;
+use crate::worker::access::{CallerError, ClientError};
+use crate::worker::kafka::ReaderError;
 
 use cast::Cast;
-use observer::{Observer, Totals};
+use observer::{Deeds, Observer, Totals};
 use stage::Stage;
 use world::World;
 
 /// Watch signed messages being forwarded, denied and explained
 ///
-/// Starts an embedded broker, a development trust domain and two gates, tells a story of more than twelve situations, and
-/// ends with 2 if one of them did not end as told. On the embedded broker the gates run at least once.
+/// Starts an embedded broker, a development trust domain and two gates, tells a story of more than thirty situations, with
+/// approvals, workflows, revocations and long jobs, and ends with 2 if one of them did not end as told. On the embedded broker the gates run at least once.
 #[derive(Debug, clap::Args)]
 pub struct Demo {
     /// Send so many more messages after the story
@@ -110,12 +117,41 @@ pub enum DemoError {
     Stopped(Vec<GateError>),
     /// The audit schema does not parse.
     #[error(transparent)]
-    Codec(#[from] AuditCodecError),
-    /// A situation has no outcome.
-    #[error("the record at {at} has no outcome after {seconds} s{}", problem.iter().map(|p| format!("; the reader says: {p}")).collect::<String>())]
-    NoOutcome {
-        /// Where it stands.
-        at: String,
+    Audits(#[from] AuditCodecError),
+    /// The schema of challenges does not parse.
+    #[error(transparent)]
+    Challenges(#[from] ChallengeCodecError),
+    /// The schema of workflows does not parse, or has no place for one.
+    #[error(transparent)]
+    Workflows(#[from] WorkflowCodecError),
+    /// The worker's key and identity token do not fit together.
+    #[error(transparent)]
+    Caller(#[from] CallerError),
+    /// The worker cannot ask.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The worker cannot listen.
+    #[error(transparent)]
+    Reader(#[from] ReaderError),
+    /// No gate answers access evaluations.
+    #[error("no gate answers access evaluations")]
+    NoAccess,
+    /// The worker waits for something that does not come.
+    #[error("{lacking} after {seconds} s")]
+    Waiting {
+        /// What does not come.
+        lacking: &'static str,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// The worker's question was not answered.
+    #[error("a worker's question has no answer: {0}")]
+    NoAnswer(#[from] crate::worker::job::NoAnswer),
+    /// Something that must follow has not followed.
+    #[error("{lacking} after {seconds} s{}", problem.iter().map(|p| format!("; the reader says: {p}")).collect::<String>())]
+    Lacking {
+        /// What has not.
+        lacking: String,
         /// How long it was waited for.
         seconds: u64,
         /// What the reader of outcomes met.
@@ -148,7 +184,8 @@ pub enum DemoError {
 /// The totals, as they are printed.
 #[derive(Debug, Serialize)]
 struct Counted {
-    sent: u64,
+    #[serde(flatten)]
+    deeds: Deeds,
     #[serde(flatten)]
     totals: Totals,
 }
@@ -185,22 +222,21 @@ impl Demo {
         let observer = Observer::start(world)?;
         let mut stage = Stage::new(world, &observer, (!json).then(|| out.data()), colored)?;
         story::tell(&mut stage, cast)?;
-        let mut surprises = stage.surprises();
-        let mut sent = stage.sent();
-        drop(stage);
+        let (mut deeds, mut surprises) = stage.into_parts();
         if self.messages > 0 {
             let shows = !json && io::stderr().is_terminal();
             let transaction = cast.transaction("alice", "invoices.pay")?;
-            let loaded = load::run(world, &observer, cast, &transaction, self.messages, shows, stop)?;
-            sent += loaded.sent;
+            let of = (&deeds, self.messages);
+            let loaded = load::run(world, &observer, cast, of, &transaction, shows, stop)?;
+            deeds.sent += loaded.sent;
             surprises.extend(loaded.surprises);
         }
-        let totals = observer.settle(sent)?;
-        surprises.extend(totals.surprises(sent));
+        let totals = observer.settle(&deeds)?;
+        surprises.extend(totals.surprises(&deeds));
         if json {
-            out.json_line(&Counted { sent, totals })?;
+            out.json_line(&Counted { deeds, totals })?;
         } else {
-            table::closing(out.data(), sent, &totals, &surprises)?;
+            table::closing(out.data(), &deeds, &totals, &surprises)?;
         }
         for surprise in surprises.iter().filter(|_| json) {
             writeln!(io::stderr(), "not as told: {surprise}")?;

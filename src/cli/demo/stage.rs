@@ -1,73 +1,33 @@
-//! Tells one situation after the other: sends a record, waits for its outcome, and holds it against what is told.
-//! Limits: one record at a time, so that each row of the table stands for itself.
+//! Tells one situation after the other: does something, waits for what comes of it, and holds it against what is told.
+//! Limits: one thing at a time, so that each row of the table stands for itself.
 
 use std::io::Write;
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::Duration;
-
-use bytes::Bytes;
-use rdkafka::client::ClientContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message as _;
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 
 use super::DemoError;
-use super::observer::{Observer, Outcome};
+use super::cast::Cast;
+use super::observer::{Audited, Deeds, Observer, Outcome};
+use super::post::Envelope;
+use super::row::{Ending, Row, Told};
 use super::table;
 use super::world::World;
-use crate::authorize::decision::Reason;
-use crate::authorize::ids::{Coordinates, Offset, Partition, Topic};
-use crate::authorize::record::Header;
-use crate::stream::kafka_ffi;
+use crate::authorize::ids::Coordinates;
+use crate::authorize::step_up::Challenge;
 use crate::worker::Received;
 
-/// A record as it goes out, perhaps after somebody has had his hands on it.
-#[derive(Clone)]
-pub(super) struct Envelope {
-    pub(super) topic: Topic,
-    /// `None` lets the key choose.
-    pub(super) partition: Option<i32>,
-    pub(super) key: Bytes,
-    pub(super) value: Bytes,
-    pub(super) headers: Vec<Header>,
-}
-
-/// What is told of a situation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
-    Forwarded,
-    Denied(Reason),
-}
-
-/// A situation and how it ended.
-pub(super) struct Row {
-    pub(super) number: u64,
-    pub(super) title: &'static str,
-    pub(super) told: Told,
-    pub(super) forwarded: bool,
-    pub(super) reason: Option<String>,
-    pub(super) detail: Option<String>,
-    pub(super) policies: Vec<String>,
-}
-
-impl Row {
-    /// Whether it ended as told.
-    pub(super) fn is_as_told(&self) -> bool {
-        match self.told {
-            Told::Forwarded => self.forwarded,
-            Told::Denied(reason) => !self.forwarded && self.reason.as_deref() == Some(reason.as_str()),
-        }
-    }
+/// A record that waits for a person.
+pub(super) struct Held {
+    at: Coordinates,
+    challenge: Box<Challenge>,
 }
 
 /// Where the story is told.
 pub(super) struct Stage<'s> {
     pub(super) world: &'s World,
-    observer: &'s Observer,
-    post: Post,
+    pub(super) observer: &'s Observer,
     out: Option<&'s mut dyn Write>,
     colored: bool,
-    sent: u64,
+    rows: u64,
+    deeds: Deeds,
     surprises: Vec<String>,
 }
 
@@ -78,20 +38,26 @@ impl<'s> Stage<'s> {
         out: Option<&'s mut dyn Write>,
         colored: bool,
     ) -> Result<Self, DemoError> {
-        let mut stage =
-            Self { world, observer, post: Post::new(world)?, out, colored, sent: 0, surprises: Vec::new() };
+        let (deeds, surprises) = (Deeds::default(), Vec::new());
+        let mut stage = Self { world, observer, out, colored, rows: 0, deeds, surprises };
         if let Some(out) = stage.out.as_deref_mut() {
             table::head(out)?;
         }
         Ok(stage)
     }
 
-    pub(super) fn sent(&self) -> u64 {
-        self.sent
+    /// What was done, and what did not end as told.
+    pub(super) fn into_parts(self) -> (Deeds, Vec<String>) {
+        (self.deeds, self.surprises)
     }
 
-    pub(super) fn surprises(&self) -> Vec<String> {
-        self.surprises.clone()
+    /// Begins a chapter.
+    pub(super) fn chapter(&mut self, title: &str) -> Result<(), DemoError> {
+        self.world.go_on()?;
+        match self.out.as_deref_mut() {
+            Some(out) => Ok(table::chapter(out, title, self.colored)?),
+            None => Ok(()),
+        }
     }
 
     /// Tells one situation. What was received by the next worker, if it was forwarded; and where the record stood.
@@ -101,115 +67,126 @@ impl<'s> Stage<'s> {
         told: Told,
         envelope: &Envelope,
     ) -> Result<(Option<Received>, Coordinates), DemoError> {
-        self.world.go_on()?;
-        let at = self.post.send(envelope)?;
-        self.sent += 1;
-        let seen = self.observer.wait(&at)?;
-        let (received, forwarded) = match seen.outcome {
-            Some(Outcome::Forwarded(received)) => (Some(*received), true),
-            _ => (None, false),
+        let at = self.send(envelope)?;
+        let (outcome, audited) = self.observer.ended(&at)?;
+        Ok((self.tell_end(title, told, outcome, audited)?, at))
+    }
+
+    /// Tells that a record is held, and what is asked about it.
+    pub(super) fn tell_held(&mut self, title: &'static str, envelope: &Envelope) -> Result<Held, DemoError> {
+        let at = self.send(envelope)?;
+        let (challenge, audited) = self.observer.held(&at)?;
+        let notes = challenge.step_ups.iter().map(|ask| format!("asked: {}", ask.message)).collect();
+        let policies = audited.step_ups;
+        self.row(Row { policies, notes, ..Row::of(title, Ending::Held, Ending::Held) })?;
+        Ok(Held { at, challenge })
+    }
+
+    /// Sends a record that must be held, as part of a situation that is told later.
+    pub(super) fn hold(&mut self, envelope: &Envelope) -> Result<Held, DemoError> {
+        let at = self.send(envelope)?;
+        let (challenge, _) = self.observer.held(&at)?;
+        Ok(Held { at, challenge })
+    }
+
+    /// Somebody answers; the answer's id.
+    pub(super) fn answer(
+        &mut self,
+        cast: &Cast,
+        held: &Held,
+        who: &str,
+        decision: &str,
+    ) -> Result<String, DemoError> {
+        let (jti, token) = cast.answer(&held.challenge, who, decision)?;
+        let answer = Envelope {
+            topic: self.world.topic("invoices", "commands.answers")?,
+            partition: Some(held.challenge.partition),
+            key: held.challenge.id.clone().into(),
+            value: token.into(),
+            headers: Vec::new(),
         };
-        let audit = seen.audit;
-        let row = Row {
-            number: self.sent,
-            title,
-            told,
-            forwarded,
-            reason: audit.as_ref().and_then(|audit| audit.reason.clone()),
-            detail: audit.as_ref().and_then(|audit| audit.detail.clone()),
-            policies: audit.map(|audit| audit.policies).unwrap_or_default(),
+        self.world.post().send(&answer)?;
+        self.deeds.answers += 1;
+        Ok(jti)
+    }
+
+    /// Tells what became of an answer that must change nothing.
+    pub(super) fn tell_ignored(
+        &mut self,
+        title: &'static str,
+        effect: &'static str,
+        held: &Held,
+        jti: &str,
+    ) -> Result<(), DemoError> {
+        let found = Ending::Ignored(self.observer.answered(&held.at, jti)?);
+        self.row(Row::of(title, Ending::Ignored(effect), found))
+    }
+
+    /// Tells how a held record has ended.
+    pub(super) fn tell_released(
+        &mut self,
+        title: &'static str,
+        told: Told,
+        held: &Held,
+    ) -> Result<(), DemoError> {
+        let (outcome, audited) = self.observer.ended(&held.at)?;
+        self.tell_end(title, told, outcome, audited).map(drop)
+    }
+
+    fn tell_end(
+        &mut self,
+        title: &'static str,
+        told: Told,
+        outcome: Outcome,
+        audited: Audited,
+    ) -> Result<Option<Received>, DemoError> {
+        let Audited { reason, detail, policies, approvers, .. } = audited;
+        let (found, received) = match outcome {
+            Outcome::Forwarded(received) => (Ending::Forwarded, Some(*received)),
+            Outcome::Denied => (Ending::Denied(reason.unwrap_or_default()), None),
         };
-        if !row.is_as_told() {
-            self.surprises.push(format!("situation {}: {title}", row.number));
-        }
-        if let Some(out) = self.out.as_deref_mut() {
-            table::row(out, &row, self.colored)?;
-        }
-        Ok((received, at))
-    }
-}
-
-/// Sends records one by one and says where each of them stands.
-pub(super) struct Post {
-    producer: ThreadedProducer<Receipts>,
-    receipts: Receiver<Result<Coordinates, KafkaError>>,
-}
-
-struct Receipts(Sender<Result<Coordinates, KafkaError>>);
-
-impl ClientContext for Receipts {}
-
-impl ProducerContext for Receipts {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): Self::DeliveryOpaque) {
-        let receipt = match result {
-            Ok(message) => Topic::parse(message.topic())
-                .map(|topic| Coordinates {
-                    topic,
-                    partition: Partition(message.partition()),
-                    offset: Offset(message.offset()),
-                })
-                .map_err(|_| KafkaError::MessageProduction(RDKafkaErrorCode::InvalidTopic)),
-            Err((error, _)) => Err(error.clone()),
-        };
-        // Nobody listens only once the story has ended.
-        let _ = self.0.send(receipt);
-    }
-}
-
-/// How long the broker may take to answer for a record.
-const RECEIPT: Duration = Duration::from_secs(30);
-
-impl Post {
-    pub(super) fn new(world: &World) -> Result<Self, DemoError> {
-        let (sender, receipts) = mpsc::channel();
-        let producer = world
-            .client()
-            .set("enable.idempotence", "true")
-            .set("linger.ms", "2")
-            .create_with_context(Receipts(sender))?;
-        Ok(Self { producer, receipts })
+        let approved = approvers.iter().map(|approver| format!("answered by {approver}"));
+        let notes = detail.into_iter().chain(approved).collect();
+        self.row(Row { policies, notes, ..Row::of(title, told, found) })?;
+        Ok(received)
     }
 
-    fn send(&self, envelope: &Envelope) -> Result<Coordinates, DemoError> {
-        self.hand_over(envelope)?;
-        let receipt = self.receipts.recv_timeout(RECEIPT);
-        Ok(receipt.map_err(|_| KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut))??)
-    }
-
-    /// Hands a record over without waiting for the broker's answer, which [`Post::check`] looks at.
-    pub(super) fn hand_over(&self, envelope: &Envelope) -> Result<(), DemoError> {
-        let headers = kafka_ffi::to_send(&envelope.headers)
-            .ok_or(KafkaError::MessageProduction(RDKafkaErrorCode::Fail))?;
-        let mut record = BaseRecord::to(envelope.topic.as_str())
-            .key(&*envelope.key)
-            .payload(&*envelope.value)
-            .headers(headers);
-        record.partition = envelope.partition;
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    record = back;
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-                Err((error, _)) => return Err(error.into()),
+    /// Sends a record that must be forwarded, as part of a situation that is told later.
+    pub(super) fn forward(&mut self, envelope: &Envelope) -> Result<Option<Received>, DemoError> {
+        let at = self.send(envelope)?;
+        match self.observer.ended(&at)? {
+            (Outcome::Forwarded(received), _) => Ok(Some(*received)),
+            (Outcome::Denied, audited) => {
+                let reason = audited.reason.unwrap_or_default();
+                self.surprises
+                    .push(format!("the record at {at}, before situation {}: {reason}", self.rows + 1));
+                Ok(None)
             }
         }
     }
 
-    /// The first record that the broker did not take, if there is one.
-    pub(super) fn check(&self) -> Result<(), DemoError> {
-        while let Ok(receipt) = self.receipts.try_recv() {
-            receipt?;
-        }
-        Ok(())
+    fn send(&mut self, envelope: &Envelope) -> Result<Coordinates, DemoError> {
+        self.world.go_on()?;
+        let at = self.world.post().send(envelope)?;
+        self.deeds.sent += 1;
+        Ok(at)
     }
 
-    /// Waits until the broker has answered for every record.
-    pub(super) fn flush(&self) -> Result<(), DemoError> {
-        self.producer.flush(RECEIPT)?;
-        self.check()
+    /// Workers have asked so many questions in all.
+    pub(super) fn questions(&mut self, all: u64) {
+        self.deeds.questions = all;
+    }
+
+    /// Tells a situation that was found out.
+    pub(super) fn row(&mut self, row: Row) -> Result<(), DemoError> {
+        self.rows += 1;
+        let row = Row { number: self.rows, ..row };
+        if !row.is_as_told() {
+            self.surprises.push(format!("situation {}: {}", row.number, row.title));
+        }
+        match self.out.as_deref_mut() {
+            Some(out) => Ok(table::row(out, &row, self.colored)?),
+            None => Ok(()),
+        }
     }
 }

@@ -1,25 +1,24 @@
-//! The story of an invoice agent, one situation after the other, with how each of them must end. Limits: it knows what
-//! must happen, not why: that is for the gates and the policies in `examples/demo/`.
+//! Single records: what is in order and what is not, each with how it must end. Limits: it knows what must happen, not why:
+//! that is for the gates and the policies in `examples/demo/`.
 
-use bytes::Bytes;
-use serde_json::json;
-
-use super::DemoError;
-use super::cast::{Actor, Cast};
-use super::stage::{Envelope, Stage, Told};
-use super::world::{PARTITIONS, World};
+use super::{PAY_SCOPE, body, command, pay, seal};
 use crate::authorize::decision::Reason;
 use crate::authorize::ids::UnixMillis;
 use crate::authorize::jose::TokenKind;
-use crate::cli::{clock, issue};
-use crate::producer::{Asked, Context, Outgoing};
+use crate::cli::clock;
+use crate::cli::demo::DemoError;
+use crate::cli::demo::cast::{Actor, Cast};
+use crate::cli::demo::post::Envelope;
+use crate::cli::demo::row::Ending::Forwarded;
+use crate::cli::demo::row::denied;
+use crate::cli::demo::stage::Stage;
+use crate::cli::demo::world::PARTITIONS;
+use crate::producer::Asked;
 use crate::worker::Received;
-use Told::{Denied, Forwarded};
 
-const PAY_SCOPE: &str = "invoices.read invoices.pay";
-
-/// Tells all of it.
+/// Tells all of them.
 pub(super) fn tell(stage: &mut Stage<'_>, cast: &mut Cast) -> Result<(), DemoError> {
+    stage.chapter("Every record is decided, by who sent it, for whom, and what it asks")?;
     let paid = payment(stage, cast)?;
     second_gate(stage, cast, paid)?;
     wrong_sender(stage, cast)?;
@@ -37,14 +36,14 @@ fn payment(stage: &mut Stage<'_>, cast: &mut Cast) -> Result<Option<Received>, D
     let letter = pay(stage.world, &agent, "inv-1001", 120)?;
     let (paid, at) = stage.tell("the invoice agent pays 120 for alice", Forwarded, &letter)?;
     let copy = Envelope { partition: Some(at.partition.0), ..letter.clone() };
-    stage.tell("the same record is sent again, bit for bit", Denied(Reason::Replayed), &copy)?;
+    stage.tell("the same record is sent again, bit for bit", denied(Reason::Replayed), &copy)?;
     let elsewhere = Envelope { partition: Some((at.partition.0 + 1) % PARTITIONS), ..letter };
-    stage.tell("and once more, to another partition", Denied(Reason::Replayed), &elsewhere)?;
+    stage.tell("and once more, to another partition", denied(Reason::Replayed), &elsewhere)?;
 
     let now = clock::now().ok_or(DemoError::Clock)?;
     let earlier = UnixMillis(now.0 - 600_000);
     let old = seal(stage.world, &agent, "invoices", &command("pay", "inv-1002", 80), Some(earlier))?;
-    stage.tell("a proof that was signed ten minutes ago", Denied(Reason::TokenExpired), &old)?;
+    stage.tell("a proof that was signed ten minutes ago", denied(Reason::TokenExpired), &old)?;
     Ok(paid)
 }
 
@@ -65,13 +64,13 @@ fn second_gate(stage: &mut Stage<'_>, cast: &mut Cast, paid: Option<Received>) -
         let context = service.carry(summarised.carry_on());
         let letter = seal(stage.world, &context, "ledger", &booking, None)?;
         let title = "and, through the stronger payments service, booked";
-        stage.tell(title, Denied(Reason::NotPermitted), &letter)?;
+        stage.tell(title, denied(Reason::NotPermitted), &letter)?;
     }
     let alone = cast.payments.context(&cast.realm, Some(&txn))?;
     let letter = seal(stage.world, &alone, "ledger", &command("book", "inv-1003", 5000), None)?;
     stage.tell(
         "the payments service leaves out where work came from",
-        Denied(Reason::ContextMissing),
+        denied(Reason::ContextMissing),
         &letter,
     )?;
     Ok(())
@@ -82,13 +81,13 @@ fn wrong_sender(stage: &mut Stage<'_>, cast: &mut Cast) -> Result<(), DemoError>
     let txn = cast.transaction("alice", PAY_SCOPE)?;
     let mail = cast.mail.context(&cast.realm, Some(&txn))?;
     let letter = pay(stage.world, &mail, "inv-1004", 120)?;
-    stage.tell("the mail agent wants to pay", Denied(Reason::NotPermitted), &letter)?;
+    stage.tell("the mail agent wants to pay", denied(Reason::NotPermitted), &letter)?;
     let foreign = cast.transaction_in("example.net", "alice", PAY_SCOPE)?;
     let stranger = cast.stranger.context(&cast.realm, Some(&foreign))?;
     let letter = pay(stage.world, &stranger, "inv-1004", 120)?;
-    stage.tell("an agent of a trust domain that nobody knows", Denied(Reason::IssuerUnknown), &letter)?;
+    stage.tell("an agent of a trust domain that nobody knows", denied(Reason::IssuerUnknown), &letter)?;
     let bare = Envelope { headers: Vec::new(), ..letter };
-    stage.tell("a record without any credentials", Denied(Reason::ContextMissing), &bare)?;
+    stage.tell("a record without any credentials", denied(Reason::ContextMissing), &bare)?;
     Ok(())
 }
 
@@ -98,14 +97,14 @@ fn changed_record(stage: &mut Stage<'_>, cast: &mut Cast) -> Result<(), DemoErro
     let agent = cast.invoice.context(&cast.realm, Some(&txn))?;
     let mut changed = pay(stage.world, &agent, "inv-1005", 120)?;
     changed.value = body("pay", "inv-1005", 920);
-    stage.tell("somebody changes the amount on its way", Denied(Reason::ProofMismatch), &changed)?;
+    stage.tell("somebody changes the amount on its way", denied(Reason::ProofMismatch), &changed)?;
     let mut says = command("pay", "inv-1005", 120);
     says.asked = Asked::of("pay", "Invoice", "inv-1004");
     let two = seal(stage.world, &agent, "invoices", &says, None)?;
-    stage.tell("the proof says one invoice, the value another", Denied(Reason::RequestMismatch), &two)?;
+    stage.tell("the proof says one invoice, the value another", denied(Reason::RequestMismatch), &two)?;
     let mut moved = seal(stage.world, &agent, "ledger", &command("pay", "inv-1005", 120), None)?;
     moved.topic = stage.world.topic("invoices", "commands")?;
-    stage.tell("a proof that was made for another topic", Denied(Reason::AudienceMismatch), &moved)?;
+    stage.tell("a proof that was made for another topic", denied(Reason::AudienceMismatch), &moved)?;
     Ok(())
 }
 
@@ -117,17 +116,17 @@ fn stolen_tokens(stage: &mut Stage<'_>, cast: &mut Cast) -> Result<(), DemoError
     show_identity(&mut letter, &cast.mail);
     stage.tell(
         "the mail agent shows the invoice agent's proof",
-        Denied(Reason::SignatureInvalid),
+        denied(Reason::SignatureInvalid),
         &letter,
     )?;
     let mail = cast.mail.context(&cast.realm, Some(&txn))?;
     let mut letter = pay(stage.world, &mail, "inv-1007", 120)?;
     show_identity(&mut letter, &cast.invoice);
-    stage.tell("and its identity token, but has not its key", Denied(Reason::SignatureInvalid), &letter)?;
+    stage.tell("and its identity token, but has not its key", denied(Reason::SignatureInvalid), &letter)?;
     let forged = cast.forged_transaction("alice", PAY_SCOPE)?;
     let agent = cast.invoice.context(&cast.realm, Some(&forged))?;
     let letter = pay(stage.world, &agent, "inv-1007", 120)?;
-    stage.tell("a transaction that no token service began", Denied(Reason::SignatureInvalid), &letter)?;
+    stage.tell("a transaction that no token service began", denied(Reason::SignatureInvalid), &letter)?;
     Ok(())
 }
 
@@ -136,13 +135,13 @@ fn policies(stage: &mut Stage<'_>, cast: &mut Cast) -> Result<(), DemoError> {
     let reading = cast.transaction("alice", "invoices.read")?;
     let agent = cast.invoice.context(&cast.realm, Some(&reading))?;
     let letter = pay(stage.world, &agent, "inv-1008", 120)?;
-    stage.tell("the agent pays where alice only asked to read", Denied(Reason::NotPermitted), &letter)?;
+    stage.tell("the agent pays where alice only asked to read", denied(Reason::NotPermitted), &letter)?;
     let txn = cast.transaction("alice", PAY_SCOPE)?;
     let agent = cast.invoice.context(&cast.realm, Some(&txn))?;
     let letter = pay(stage.world, &agent, "inv-1008", 25_000)?;
-    stage.tell("the agent pays more than it may", Denied(Reason::Forbidden), &letter)?;
+    stage.tell("the agent pays more than it may", denied(Reason::Forbidden), &letter)?;
     let letter = pay(stage.world, &agent, "inv-1006", 120)?;
-    stage.tell("the invoice has been frozen meanwhile", Denied(Reason::Forbidden), &letter)?;
+    stage.tell("the invoice has been frozen meanwhile", denied(Reason::Forbidden), &letter)?;
     Ok(())
 }
 
@@ -159,7 +158,7 @@ fn legacy(stage: &mut Stage<'_>) -> Result<(), DemoError> {
     };
     let (archive, pay) = (plain("archive")?, plain("pay")?);
     stage.tell("the old ERP, which cannot sign, archives an invoice", Forwarded, &archive)?;
-    stage.tell("the old ERP wants to pay", Denied(Reason::Forbidden), &pay)?;
+    stage.tell("the old ERP wants to pay", denied(Reason::Forbidden), &pay)?;
     Ok(())
 }
 
@@ -171,7 +170,7 @@ fn deleted_key(stage: &mut Stage<'_>, cast: &mut Cast) -> Result<(), DemoError> 
     let letter = pay(stage.world, &agent, "inv-1009", 120)?;
     stage.tell(
         "the issuer's key has been taken out of the bundle",
-        Denied(Reason::IssuerUnknown),
+        denied(Reason::IssuerUnknown),
         &letter,
     )?;
     cast.renew()?;
@@ -179,60 +178,6 @@ fn deleted_key(stage: &mut Stage<'_>, cast: &mut Cast) -> Result<(), DemoError> 
     let letter = pay(stage.world, &agent, "inv-1009", 120)?;
     stage.tell("the agent has a new identity token, and goes on", Forwarded, &letter)?;
     Ok(())
-}
-
-/// What a record says, and what its proof asks for.
-pub(super) struct Command {
-    key: String,
-    value: Bytes,
-    asked: Asked,
-}
-
-/// A command whose proof says what its value says.
-pub(super) fn command(verb: &str, invoice: &str, amount: u32) -> Command {
-    Command {
-        key: invoice.to_owned(),
-        value: body(verb, invoice, amount),
-        asked: Asked::of(verb, "Invoice", invoice),
-    }
-}
-
-/// The value of a command.
-pub(super) fn body(verb: &str, invoice: &str, amount: u32) -> Bytes {
-    json!({"do": verb, "invoice": invoice, "amount": amount, "currency": "EUR"}).to_string().into()
-}
-
-/// A payment to the first gate, sealed.
-pub(super) fn pay(
-    world: &World,
-    context: &Context,
-    invoice: &str,
-    amount: u32,
-) -> Result<Envelope, DemoError> {
-    seal(world, context, "invoices", &command("pay", invoice, amount), None)
-}
-
-/// Signs a command for the source topic of a route; now, or as if it were another time.
-fn seal(
-    world: &World,
-    context: &Context,
-    route: &str,
-    command: &Command,
-    at: Option<UnixMillis>,
-) -> Result<Envelope, DemoError> {
-    let topic = world.topic(route, "commands")?;
-    let record = Outgoing::new(&topic).key(command.key.as_bytes()).value(&command.value);
-    let headers = match at {
-        None => context.headers(&record, &command.asked)?,
-        Some(at) => context.headers_at(&record, &command.asked, at, &issue::random_id()?)?,
-    };
-    Ok(Envelope {
-        partition: None,
-        key: command.key.clone().into(),
-        value: command.value.clone(),
-        headers: headers.into_vec(),
-        topic,
-    })
 }
 
 /// Puts somebody else's identity token into a record.
