@@ -1,5 +1,6 @@
 //! The commands that write and read control topics, each as a process against a real broker.
 
+mod acknowledge;
 mod entity;
 mod revoke;
 mod workflow;
@@ -48,6 +49,30 @@ fn site(broker: &'static Broker, keys: &[&str]) -> (Site, Vec<String>) {
         keys.iter().zip(&topics).map(|(key, topic)| format!("{key} = \"{topic}\"\n")).collect();
     site.write("countersign.toml", &format!("{}\n[control]\n{lines}", site.read("countersign.toml")));
     (site, topics)
+}
+
+/// A site with an administrator, `keys/admin.jwk`, and one who is none, `keys/other.jwk`.
+fn office(broker: &'static Broker, keys: &[&str]) -> (Site, Vec<String>) {
+    let (site, topics) = site(broker, keys);
+    for name in ["admin", "other"] {
+        let file = format!("keys/{name}.jwk");
+        let public = key(&site, &file);
+        site.write(&format!("trust/{name}.jwks"), &format!("{{\"keys\": [{public}]}}"));
+    }
+    let administrators = "[administrators]\nkeys = \"trust/admin.jwks\"\n";
+    site.write("countersign.toml", &format!("{}\n{administrators}", site.read("countersign.toml")));
+    (site, topics)
+}
+
+/// Makes a key and returns its public half.
+fn key(site: &Site, file: &str) -> String {
+    let made = Command::new(env!("CARGO_BIN_EXE_countersign"))
+        .args(["keys", "new", "--out", file])
+        .current_dir(site.path(""))
+        .output()
+        .expect("the program runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8(made.stdout).expect("text")
 }
 
 /// Runs a command of the program in the site's folder, with JSON as its output.
