@@ -1,6 +1,7 @@
 //! The commands that write and read control topics, each as a process against a real broker.
 
 mod acknowledge;
+mod challenge;
 mod entity;
 mod revoke;
 mod workflow;
