@@ -3,6 +3,7 @@
 mod acknowledge;
 mod challenge;
 mod entity;
+mod gates;
 mod revoke;
 mod workflow;
 
@@ -38,7 +39,12 @@ impl Ended {
 
 /// A site whose configuration names control topics, and those topics by the key that names them.
 fn site(broker: &'static Broker, keys: &[&str]) -> (Site, Vec<String>) {
-    let site = Site::new(broker, Plan::default());
+    site_of(broker, Plan::default(), keys)
+}
+
+/// The same with a plan.
+fn site_of(broker: &'static Broker, plan: Plan, keys: &[&str]) -> (Site, Vec<String>) {
+    let site = Site::new(broker, plan);
     let topics: Vec<String> = keys
         .iter()
         .map(|key| {
@@ -54,7 +60,12 @@ fn site(broker: &'static Broker, keys: &[&str]) -> (Site, Vec<String>) {
 
 /// A site with an administrator, `keys/admin.jwk`, and one who is none, `keys/other.jwk`.
 fn office(broker: &'static Broker, keys: &[&str]) -> (Site, Vec<String>) {
-    let (site, topics) = site(broker, keys);
+    office_of(broker, Plan::default(), keys)
+}
+
+/// The same with a plan.
+fn office_of(broker: &'static Broker, plan: Plan, keys: &[&str]) -> (Site, Vec<String>) {
+    let (site, topics) = site_of(broker, plan, keys);
     for name in ["admin", "other"] {
         let file = format!("keys/{name}.jwk");
         let public = key(&site, &file);
