@@ -29,8 +29,8 @@ pub use lanes::{
     BrokerAway, LaneAssigned, LanePaused, LaneResumed, LaneRevoked, LaneStopped, PartitionRestored,
 };
 pub use records::{
-    AbortKind, BatchCommitted, ClockAhead, Decided, PartitionProgress, ProducerReplaced, ReplaceCause,
-    TokenCacheUsed, TransactionAborted,
+    AbortKind, BatchCommitted, ChallengeChanged, ClockAhead, Decided, PartitionProgress, ProducerReplaced,
+    ReplaceCause, TokenCacheUsed, TransactionAborted,
 };
 pub use signals::{SignalPublished, SignalsHeldUp};
 

@@ -115,7 +115,9 @@ fn what_is_sent_after_a_revoke_that_waited_is_forwarded_by_no_gate() {
         before.push(meanwhile);
     }
     site.wait_decided(after.len() + before.iter().map(BTreeSet::len).sum::<usize>());
-    gates.into_iter().for_each(|gate| drop(gate.terminate()));
+    for gate in gates {
+        gate.terminate();
+    }
 
     let decided: BTreeMap<(i32, i64), Option<String>> = audits(&site)
         .into_iter()
