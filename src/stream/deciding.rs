@@ -16,7 +16,7 @@ use crate::authorize::ids::{Coordinates, DecisionId, Topic, UnixMillis};
 use crate::authorize::record::Record;
 use crate::authorize::route::Route;
 use crate::authorize::state::PartitionState;
-use crate::authorize::step_up::{ChallengeId, Payload, Status, Turn, effect_named};
+use crate::authorize::step_up::{Challenge, ChallengeId, Payload, Status, Turn, effect_named};
 use crate::authorize::traceparent::TraceParent;
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::{ChallengeChanged, ClockAhead, Decided, TokenCacheUsed};
@@ -85,8 +85,13 @@ impl Outcome {
 fn changed(step: &Step, id: DecisionId) -> Vec<(String, Status)> {
     // A challenge is named after the decision that opened it.
     let is_new = |text: &str| ChallengeId::parse(text).is_some_and(|challenge| challenge.decision == id);
-    let told = step.traces.told.iter();
-    let changed = told.filter(|challenge| !challenge.status.is_open() || is_new(&challenge.id));
+    // An end is one only with the decision that made it: that somebody has refused is told before the record is denied.
+    let is_changed = |challenge: &&Challenge| match challenge.status {
+        Status::Open => is_new(&challenge.id),
+        Status::Approved => true,
+        _ => challenge.decision_id.is_some(),
+    };
+    let changed = step.traces.told.iter().filter(is_changed);
     changed.map(|challenge| (challenge.id.clone(), challenge.status)).collect()
 }
 

@@ -332,6 +332,8 @@ impl Judged {
         let counted = asked.answers.iter().any(|answer| answer.jti == jti);
         match asked.status {
             Status::Approved => Self::NotYet,
+            // Refused, and the record is denied next.
+            Status::Refused if asked.decision_id.is_none() => Self::NotYet,
             _ if counted => Self::Counted,
             status if status.is_open() => Self::NotYet,
             _ => Self::Without,
@@ -413,14 +415,17 @@ mod tests {
 
     #[test]
     fn an_answer_is_judged_once_it_was_counted_or_the_challenge_has_ended_without_it() {
-        let judged = |status, jti| {
-            let asked = Asked { status, ..full() };
+        let judged = |status: Status, jti: &str| {
+            let decision_id = (!status.is_open()).then(|| "d".to_owned());
+            let asked = Asked { status, decision_id, ..full() };
             Judged::of(&asked, jti)
         };
         let counted = full().answers[0].jti.clone();
         assert_eq!(judged(Status::Open, &counted), Judged::Counted, "others have to answer too");
         assert_eq!(judged(Status::Open, "another"), Judged::NotYet);
         assert_eq!(judged(Status::Approved, &counted), Judged::NotYet, "the record is decided next");
+        let refused = Asked { status: Status::Refused, decision_id: None, ..full() };
+        assert_eq!(Judged::of(&refused, &counted), Judged::NotYet, "it is denied next");
         for status in [Status::Released, Status::Refused, Status::Denied, Status::Expired, Status::Replaced] {
             assert_eq!(judged(status, &counted), Judged::Counted);
             assert_eq!(judged(status, "another"), Judged::Without);

@@ -521,4 +521,12 @@ fn what_becomes_of_challenges_is_shown_once_and_only_after_the_commit() {
     assert_eq!((world.state.holds.len(), world.state.holds.oldest()), (0, None));
     world.send(&world.pay(3, "large"));
     assert_eq!(world.state.holds.oldest(), Some(world.now));
+
+    // A refusal is told twice, as it is counted and as the record is denied: it is one.
+    let challenge = world.challenge().clone();
+    let grant = world.grant(&challenge, "carol", "refuse");
+    assert_eq!(world.reply(grant), "counted");
+    world.go_on();
+    let ends = ["approved 1", "expired 1", "open 3", "refused 1", "released 1"];
+    assert_eq!(shown(), ends);
 }
