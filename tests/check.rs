@@ -62,6 +62,32 @@ fn a_gate_whose_key_nobody_will_take_is_warned_about() {
 }
 
 #[test]
+fn a_route_that_holds_what_nobody_could_approve_of_is_warned_about() {
+    let route = FirstRoute::new();
+    route.edit(
+        "countersign.toml",
+        "name = \"payments\"",
+        "name = \"payments\"\nchallenges = \"payments.challenges\"",
+    );
+    let checked = route.run(&["check"]);
+    assert_eq!(checked.code, 0, "{}", checked.stdout);
+    assert!(
+        checked.stdout.contains("route `payments` holds records, and nobody could approve"),
+        "{}",
+        checked.stdout
+    );
+    route.edit(
+        "policies/schema.cedarschema",
+        "entity Invoice;",
+        "entity Invoice;\nentity Approver;\nentity Challenge;\n\
+         action answer appliesTo { principal: [Approver], resource: [Challenge], context: {} };",
+    );
+    let checked = route.run(&["check"]);
+    assert!(!checked.stdout.contains("nobody could approve"), "{}", checked.stdout);
+    assert_eq!(checked.code, 0, "{}", checked.stdout);
+}
+
+#[test]
 fn a_schema_that_asks_for_what_no_route_offers_is_refused() {
     let route = FirstRoute::new();
     route.edit("countersign.toml", "require = [\"workload\", \"transaction\"]", "require = [\"workload\"]");

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -60,6 +61,9 @@ struct FoundPolicies {
     bundle: String,
     version: Option<String>,
     entities: usize,
+    /// The longest `@hold`, in seconds.
+    #[serde(skip)]
+    longest_hold_s: Option<u32>,
 }
 
 impl Check {
@@ -72,7 +76,8 @@ impl Check {
         let mut problems = loaded.problems.clone();
         let trust = check_trust(&loaded, &mut problems);
         let policies = check_policies(&loaded, &mut problems);
-        let topics = self.online.then(|| check_topics(&loaded, &mut problems)).flatten();
+        let longest = policies.as_ref().and_then(|policies| policies.longest_hold_s);
+        let topics = self.online.then(|| check_topics(&loaded, longest, &mut problems)).flatten();
         let found = Found {
             ok: !problems.stop(),
             errors: problems.iter().filter(|problem| problem.is_error()).count(),
@@ -130,11 +135,15 @@ fn check_policies(loaded: &Loaded, problems: &mut Problems) -> Option<FoundPolic
     match PolicySource::read(&settings.path).load(&offered, EntitiesFrom::of(&loaded.control)) {
         Ok((Policies { bundle, entities }, warnings)) => {
             problems.append(warnings);
+            if !bundle.knows_answers() {
+                warn_of_holding(loaded, problems);
+            }
             Some(FoundPolicies {
                 count: bundle.policy_count(),
                 bundle: bundle.digest().to_string(),
                 version: bundle.version().map(str::to_owned),
                 entities: entities.len(),
+                longest_hold_s: bundle.longest_hold_s(),
             })
         }
         Err(found) => {
@@ -144,12 +153,33 @@ fn check_policies(loaded: &Loaded, problems: &mut Problems) -> Option<FoundPolic
     }
 }
 
+/// A route that holds records of which nobody could ever approve: they wait until they are out of time.
+fn warn_of_holding(loaded: &Loaded, problems: &mut Problems) {
+    for settings in loaded.routes.iter().filter(|settings| settings.route.holding.is_some()) {
+        let name = &settings.route.name;
+        problems.push(
+            Problem::warning(format!("the route `{name}` holds records, and nobody could approve of one"))
+                .within(format!("route `{name}`"))
+                .help(
+                    "give the schema an entity `Challenge` and `action answer appliesTo { principal: [User], resource: \
+                     [Challenge], context: {} };`, and write a policy that permits it",
+                ),
+        );
+    }
+}
+
 /// Asks the broker. Topics that the gate would make itself are no problem.
-fn check_topics(loaded: &Loaded, problems: &mut Problems) -> Option<BTreeMap<String, i32>> {
+fn check_topics(
+    loaded: &Loaded,
+    longest_hold_s: Option<u32>,
+    problems: &mut Problems,
+) -> Option<BTreeMap<String, i32>> {
     let config = loaded.config.as_ref()?;
+    let mut sources = admin::source_topics(&config.settings.routes);
+    admin::hold_for(&mut sources, Duration::from_secs(longest_hold_s.unwrap_or(0).into()));
     let report = match admin::inspect(
         &config.settings.kafka,
-        &admin::source_topics(&config.settings.routes),
+        &sources,
         &admin::control_topics(&config.settings.control),
         false,
     ) {

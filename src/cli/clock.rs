@@ -1,6 +1,6 @@
 //! The time of this machine. Limits: read by commands; the gate's own decisions take theirs from the stream's clock.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::authorize::ids::UnixMillis;
 
@@ -28,6 +28,20 @@ pub fn parse(text: &str) -> Result<UnixMillis, String> {
     Ok(UnixMillis((seconds * 1000.0).round() as i64))
 }
 
+/// The longest that a command waits.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+/// How long a command waits: a time such as `500ms`, `30s` or `2m`, or a number of seconds; at most a day.
+///
+/// # Errors
+/// It is none, or longer.
+pub fn span(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<u32>().ok().map(|seconds| Duration::from_secs(seconds.into()));
+    let time = || Duration::try_from(text.parse::<jiff::SignedDuration>().ok()?).ok();
+    let span = seconds.or_else(time).ok_or("neither a time such as `30s` or `2m` nor a number of seconds")?;
+    if span > LONGEST { Err("longer than a day".to_owned()) } else { Ok(span) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,6 +53,18 @@ mod tests {
         assert!(parse("now").unwrap() > UnixMillis(1_700_000_000_000));
         for bad in ["yesterday", "-1", "NaN", "1e30"] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_wait_is_a_time_or_a_number_of_seconds_and_bounded() {
+        let cases =
+            [("30s", 30_000), ("2m", 120_000), ("500ms", 500), ("0", 0), ("45", 45_000), ("24h", 86_400_000)];
+        for (text, milliseconds) in cases {
+            assert_eq!(span(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for bad in ["", "soon", "-1s", "-1", "25h", "99999999999999999999s"] {
+            assert!(span(bad).is_err(), "{bad}");
         }
     }
 }

@@ -116,7 +116,8 @@ impl RunningGate {
         let control =
             Arc::new(Control::load(sources, telemetry.clone(), now).map_err(GateFailure::Problems)?);
         let codecs = Arc::new(Codecs::new()?);
-        let Some(topics) = topics(&settings, telemetry, give_up)? else { return Ok(None) };
+        let longest = control.policies().value().bundle.longest_hold_s();
+        let Some(topics) = topics(&settings, longest, telemetry, give_up)? else { return Ok(None) };
 
         let (realm, id) = (gate.realm.clone(), gate.id.clone());
         let follows = settings.control.followed().next().is_some();
@@ -260,10 +261,12 @@ fn now_or_never() -> UnixMillis {
 /// a broker that does not answer.
 fn topics(
     settings: &Settings,
+    longest_hold_s: Option<u32>,
     telemetry: &Telemetry,
     give_up: &dyn Fn(&AdminError) -> bool,
 ) -> Result<Option<TopicsReport>, GateFailure> {
-    let sources = admin::source_topics(&settings.routes);
+    let mut sources = admin::source_topics(&settings.routes);
+    admin::hold_for(&mut sources, Duration::from_secs(longest_hold_s.unwrap_or(0).into()));
     let control = admin::control_topics(&settings.control);
     let mut missing_since = None;
     let report = loop {

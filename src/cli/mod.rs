@@ -1,6 +1,7 @@
 //! The commands. Data goes to standard output, talk to standard error, and the exit code says how it ended.
 //! Limits: each command has a file of its own; here is only what they share.
 
+pub mod acknowledge;
 pub mod approvals;
 pub mod challenge;
 pub mod check;
@@ -102,6 +103,8 @@ pub enum Exit {
     Failed,
     /// 2: the answer is no: something was denied, differs, or is wrong.
     No,
+    /// 3: it was done, and not every gate is known to have taken it in: time was over, or no gate is there.
+    Unacknowledged,
 }
 
 impl From<Exit> for ExitCode {
@@ -110,6 +113,7 @@ impl From<Exit> for ExitCode {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::No => 2,
+            Exit::Unacknowledged => 3,
         })
     }
 }

@@ -102,6 +102,16 @@ impl Output {
         }
     }
 
+    /// A word on standard error to whoever waits: a sentence, or a JSON value on a line.
+    pub fn say(&self, sentence: &str, value: &serde_json::Value) {
+        let said = match self.format {
+            Format::Human => format!("{sentence}\n"),
+            Format::Json => format!("{value}\n"),
+        };
+        // Where standard error cannot be written to, nobody is left to be told.
+        let _ = io::stderr().write_all(said.as_bytes());
+    }
+
     /// Says on standard error what went wrong.
     fn failed(&self, error: &dyn Diagnostic) {
         let shown = match self.format {

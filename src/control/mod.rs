@@ -33,7 +33,7 @@ use crate::authorize::policy::Offer;
 use crate::authorize::standing::{Positions, Standing};
 use crate::authorize::trust::Trust;
 use crate::config::{Problem, Problems, TrustFiles};
-use crate::telemetry::events::{SnapshotLoaded, SnapshotRefused};
+use crate::telemetry::events::{SnapshotLoaded, SnapshotRefused, TopicWarned};
 use crate::telemetry::{SnapshotKind, Telemetry};
 
 /// Where the watched things come from.
@@ -177,12 +177,17 @@ impl Control {
         match loaded.and_then(|(policies, _)| self.with_followed(policies, &mut followed)) {
             Ok(policies) => {
                 let (bundle, entities) = (Arc::clone(&policies.bundle), Arc::clone(&policies.entities));
+                let warning =
+                    longer_hold(self.policies.value().bundle.longest_hold_s(), bundle.longest_hold_s());
                 self.policies.switch(Arc::new(policies), now);
                 self.published.publish(|snapshot, _| {
                     snapshot.policy = bundle;
                     snapshot.entities = entities;
                 });
                 self.announce_policies();
+                if let Some(warning) = warning {
+                    TopicWarned { warning: &warning }.emit(&self.telemetry);
+                }
                 true
             }
             Err(problems) => {
@@ -309,6 +314,16 @@ impl Control {
         folders.dedup();
         folders
     }
+}
+
+/// What a person should know where new policies hold records for longer than those before: the topics were looked at by the
+/// policies of the start.
+fn longer_hold(before: Option<u32>, now: Option<u32>) -> Option<String> {
+    let now = now.filter(|now| *now > before.unwrap_or(0))?;
+    Some(format!(
+        "the policies hold records for up to {now} s, longer than those before: `countersign check --online` says whether \
+         the answers topics keep answers for that long"
+    ))
 }
 
 #[cfg(test)]

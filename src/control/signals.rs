@@ -1,6 +1,7 @@
 //! Tells work in flight what was taken in: publishes signals and heartbeats on the `signals` topic, on a thread of its own,
 //! outside of the decision transactions. Limits: what is told waits in memory, some 500 bytes each, until the broker has
-//! taken it; what a gate is told and does not publish because it dies, another gate publishes, or itself after its start.
+//! taken it; what a gate is told and does not publish because it dies, another gate publishes, or itself after its start,
+//! if that is no later than some minutes.
 //!
 //! A heartbeat carries the moment that the view reached to, and goes out, to every partition, only once everything that was
 //! taken in by that moment has been taken by the broker. A gate that is behind, or whose broker is away, sends none.

@@ -222,3 +222,12 @@ fn a_watcher_sees_files_that_are_written_and_links_that_are_swapped() {
     }
     drop(watcher);
 }
+
+#[test]
+fn policies_that_hold_for_longer_than_those_before_are_told_of() {
+    assert!(longer_hold(None, Some(60)).unwrap().contains("up to 60 s"));
+    assert!(longer_hold(Some(60), Some(61)).is_some());
+    for fine in [(None, None), (Some(60), None), (Some(60), Some(60)), (Some(60), Some(59))] {
+        assert_eq!(longer_hold(fine.0, fine.1), None);
+    }
+}

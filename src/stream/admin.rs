@@ -56,7 +56,7 @@ pub struct HoldingTopics {
     pub holds: Topic,
     /// Where answers come from; stamped by the broker, with as many partitions as the source.
     pub answers: Topic,
-    /// How long answers must be kept: no hold of the route lasts longer.
+    /// How long answers must be kept: no hold of the route lasts longer, nor any that [`hold_for`] was told of.
     pub keep: Duration,
 }
 
@@ -91,6 +91,13 @@ pub fn source_topics(routes: &[RouteSettings]) -> Vec<SourceTopic> {
             .collect::<Vec<_>>()
     };
     routes.iter().flat_map(of_route).collect()
+}
+
+/// Lets answers be kept for records that are held that long, as policies may ask, where a route's own hold is shorter.
+pub fn hold_for(sources: &mut [SourceTopic], longest: Duration) {
+    for topics in sources.iter_mut().filter_map(|source| source.holding.as_mut()) {
+        topics.keep = topics.keep.max(longest + ANSWERS_SLACK);
+    }
 }
 
 /// How long a proof is remembered on a route.
@@ -338,4 +345,37 @@ fn must_keep(source: &SourceTopic) -> Duration {
 
 fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_kept_for_the_longest_hold_that_a_route_or_a_policy_asks_for() {
+        let topic = |name: &str| Topic::parse(name).unwrap();
+        let of = |holding| SourceTopic {
+            topic: topic("c"),
+            replay: topic("c.replay"),
+            window: Duration::ZERO,
+            max_queue_time: Duration::ZERO,
+            trust_create_time: false,
+            targets: Vec::new(),
+            holding,
+        };
+        let hour = Duration::from_secs(3600);
+        let topics = HoldingTopics {
+            challenges: topic("c.challenges"),
+            holds: topic("c.holds"),
+            answers: topic("c.answers"),
+            keep: hour + ANSWERS_SLACK,
+        };
+        let mut sources = [of(Some(topics)), of(None)];
+        let keep = |sources: &[SourceTopic]| sources[0].holding.as_ref().map(|topics| topics.keep);
+        hold_for(&mut sources, hour / 2);
+        assert_eq!(keep(&sources), Some(hour + ANSWERS_SLACK), "the route's own hold");
+        hold_for(&mut sources, 48 * hour);
+        assert_eq!(keep(&sources), Some(48 * hour + ANSWERS_SLACK), "a policy's");
+        assert_eq!(sources[1].holding, None);
+    }
 }

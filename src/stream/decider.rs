@@ -100,6 +100,10 @@ pub trait Remembered {
     fn held(&self) -> usize {
         0
     }
+    /// When the first of them was asked about; `None` where nothing is held.
+    fn oldest_held(&self) -> Option<UnixMillis> {
+        None
+    }
     /// Forgets proofs that were accepted before `before`.
     fn forget(&mut self, before: UnixMillis);
     /// How many proofs are remembered.

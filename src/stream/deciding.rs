@@ -16,10 +16,10 @@ use crate::authorize::ids::{Coordinates, DecisionId, Topic, UnixMillis};
 use crate::authorize::record::Record;
 use crate::authorize::route::Route;
 use crate::authorize::state::PartitionState;
-use crate::authorize::step_up::{Payload, Turn, effect_named};
+use crate::authorize::step_up::{Challenge, ChallengeId, Payload, Status, Turn, effect_named};
 use crate::authorize::traceparent::TraceParent;
 use crate::telemetry::Telemetry;
-use crate::telemetry::events::{ClockAhead, Decided, TokenCacheUsed};
+use crate::telemetry::events::{ChallengeChanged, ClockAhead, Decided, TokenCacheUsed};
 use crate::wire::holds;
 use crate::wire::outgoing::{Codecs, Effects, PartitionCounts, effects, undecided};
 
@@ -81,6 +81,20 @@ impl Outcome {
     }
 }
 
+/// What a step makes of challenges. One that stands as before, with an answer more, is not among them.
+fn changed(step: &Step, id: DecisionId) -> Vec<(String, Status)> {
+    // A challenge is named after the decision that opened it.
+    let is_new = |text: &str| ChallengeId::parse(text).is_some_and(|challenge| challenge.decision == id);
+    // An end is one only with the decision that made it: that somebody has refused is told before the record is denied.
+    let is_changed = |challenge: &&Challenge| match challenge.status {
+        Status::Open => is_new(&challenge.id),
+        Status::Approved => true,
+        _ => challenge.decision_id.is_some(),
+    };
+    let changed = step.traces.told.iter().filter(is_changed);
+    changed.map(|challenge| (challenge.id.clone(), challenge.status)).collect()
+}
+
 /// A decision that is not yet committed.
 #[derive(Debug)]
 struct Shown {
@@ -89,6 +103,8 @@ struct Shown {
     parent: Option<TraceParent>,
     id: DecisionId,
     outcome: Outcome,
+    /// The challenges that it opened, approved or ended.
+    challenges: Vec<(String, Status)>,
     started: SystemTime,
     took: Duration,
 }
@@ -180,7 +196,7 @@ impl Batch {
         if ahead_ms > i64::from(route.skew_s) * 1000 {
             self.ahead.get_or_insert_with(|| (about.source.clone(), ahead_ms));
         }
-        let outcome = Outcome::of(&step);
+        let (outcome, challenges) = (Outcome::of(&step), changed(&step, id));
         let counts = counted(route, &about.source, counts);
         let effects = effects(&work.codecs, route, about, step, counts, state)
             .map_err(|error| DecideError(error.to_string()))?;
@@ -190,6 +206,7 @@ impl Batch {
             parent: TraceParent::of(about),
             id,
             outcome,
+            challenges,
             started,
             took: clock.elapsed(),
         });
@@ -282,6 +299,10 @@ impl Decider for EngineDecider {
                 took: shown.took,
             }
             .emit(telemetry);
+            for (challenge, status) in &shown.challenges {
+                let (route, source, status) = (shown.route.name.as_str(), &shown.source, *status);
+                ChallengeChanged { route, source, challenge, status }.emit(telemetry);
+            }
         }
         let used = self.work.engine.cache().take_counts();
         TokenCacheUsed { hits: used.hits, misses: used.misses }.emit(telemetry);

@@ -23,12 +23,12 @@ use super::breaker::Breaker;
 use super::clock::Clock;
 use super::decider::{Decider, PartitionCounts, Remembered as _};
 use super::log::{Cause, Event, Log, LogError, ProducerFate, TopicPartition};
-use crate::authorize::ids::{Coordinates, Topic};
-use crate::telemetry::Telemetry;
+use crate::authorize::ids::{Coordinates, Topic, UnixMillis};
 use crate::telemetry::events::{
     BrokerAway, LaneAssigned, LaneResumed, LaneRevoked, LaneStopped, PartitionProgress, ProducerReplaced,
     ReplaceCause,
 };
+use crate::telemetry::{HeldStatus, Telemetry};
 
 /// Between two looks at the log when there is nothing to do.
 const IDLE: Duration = Duration::from_millis(100);
@@ -222,7 +222,8 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         }
     }
 
-    fn show_progress(&self, of: &TopicPartition) {
+    /// Shows where a partition stands. INVARIANT: no transaction is open, so that what is counted is committed.
+    pub(super) fn show_progress(&self, of: &TopicPartition) {
         let (Some(owned), Some(source)) = (self.owned.get(of), self.settings.sources.get(&of.topic)) else {
             return;
         };
@@ -236,8 +237,15 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             partition: &of.pair(),
             lag,
             replay_entries: owned.state.remembered(),
+            held: source.holding.is_some().then(|| self.held(owned)),
         }
         .emit(&self.telemetry);
+    }
+
+    fn held(&self, owned: &Owned<D::State>) -> HeldStatus {
+        let now = self.clock.now();
+        let age = |asked: UnixMillis| Duration::from_millis(u64::try_from(now.0 - asked.0).unwrap_or(0));
+        HeldStatus { records: owned.state.held() as u64, oldest: owned.state.oldest_held().map(age) }
     }
 
     fn away(&mut self, problem: &str) {

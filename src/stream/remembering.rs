@@ -89,6 +89,10 @@ impl Remembered for PartitionState {
         self.holds.len()
     }
 
+    fn oldest_held(&self) -> Option<UnixMillis> {
+        self.holds.oldest()
+    }
+
     fn forget(&mut self, before: UnixMillis) {
         self.replay.forget(before);
     }

@@ -336,6 +336,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             let replay_entries = owned.state.remembered();
             PartitionRestored { lane: self.settings.lane, partition: &of.pair(), replay_entries, took }
                 .emit(&self.telemetry);
+            self.show_progress(of);
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter};
 
-use super::status::{LaneState, LaneStatus, Status};
+use super::status::{HeldStatus, LaneState, LaneStatus, Status};
 
 /// Upper bounds of the time buckets, in seconds, from 10 us (a decision from cached tokens) to 10 s.
 const SECONDS: [f64; 19] = [
@@ -24,6 +24,7 @@ const RECORDS: [f64; 13] =
 #[derive(Debug)]
 pub(super) struct Instruments {
     pub decisions: Counter<u64>,
+    pub challenges: Counter<u64>,
     pub decision_duration: Histogram<f64>,
     pub commit_duration: Histogram<f64>,
     pub batch_records: Histogram<u64>,
@@ -65,6 +66,10 @@ impl Instruments {
         };
         Self {
             decisions: counter("countersign.decisions", "Decisions committed, by route, outcome and reason"),
+            challenges: counter(
+                "countersign.challenges",
+                "Challenges of held records that were opened, approved or ended, by route and status",
+            ),
             decision_duration: seconds("countersign.decision.duration", "Time to decide one record"),
             commit_duration: seconds("countersign.commit.duration", "Time to commit one batch"),
             batch_records: meter
@@ -185,10 +190,49 @@ fn gauges(meter: &Meter, status: &Arc<Status>) {
             }
         })
         .build();
+    held_gauges(meter, status);
     lane_gauges(meter, status);
     breaker_gauge(meter, status);
     snapshot_gauges(meter, status);
     view_gauges(meter, status);
+}
+
+fn held_gauges(meter: &Meter, status: &Arc<Status>) {
+    let watched = Arc::clone(status);
+    meter
+        .u64_observable_gauge("countersign.held.records")
+        .with_description("Records that are held, those that wait behind another included")
+        .with_callback(move |observer| {
+            for (place, held) in holding(&watched) {
+                observer.observe(held.records, &place);
+            }
+        })
+        .build();
+    let watched = Arc::clone(status);
+    meter
+        .f64_observable_gauge("countersign.held.oldest.age")
+        .with_unit("s")
+        .with_description("Time since the first of the held records was asked about")
+        .with_callback(move |observer| {
+            for (place, held) in holding(&watched) {
+                observer.observe(held.oldest.unwrap_or_default().as_secs_f64(), &place);
+            }
+        })
+        .build();
+}
+
+/// The partitions of routes that hold, with their labels.
+fn holding(status: &Status) -> Vec<([KeyValue; 3], HeldStatus)> {
+    let partitions = status.read().lanes.into_iter().flat_map(|lane| lane.partitions);
+    let held = partitions.filter_map(|((topic, partition), owned)| {
+        let place = [
+            KeyValue::new("route", owned.route?),
+            KeyValue::new("topic", topic.to_string()),
+            KeyValue::new("partition", i64::from(partition.0)),
+        ];
+        Some((place, owned.held?))
+    });
+    held.collect()
 }
 
 fn view_gauges(meter: &Meter, status: &Arc<Status>) {

@@ -29,8 +29,8 @@ pub use crate::config::{LogFormat, LogSettings};
 use spans::Spans;
 use status::Status;
 pub use status::{
-    BreakerStatus, Entries, Fact, GateStatus, LaneState, LaneStatus, PartitionStatus, SnapshotKind,
-    SnapshotStatus, TopicPartition, ViewStatus,
+    BreakerStatus, Entries, Fact, GateStatus, HeldStatus, LaneState, LaneStatus, PartitionStatus,
+    SnapshotKind, SnapshotStatus, TopicPartition, ViewStatus,
 };
 
 /// The instrumentation scope of everything the gate emits.

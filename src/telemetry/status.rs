@@ -169,6 +169,17 @@ pub struct PartitionStatus {
     pub lag: Option<u64>,
     /// Proofs remembered for it.
     pub replay_entries: u64,
+    /// What is held of it; `None` where the route does not hold, or before it is known.
+    pub held: Option<HeldStatus>,
+}
+
+/// What is held of a partition, as of its last commit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HeldStatus {
+    /// Records, those that wait behind another included.
+    pub records: u64,
+    /// How long ago the first of them was asked about.
+    pub oldest: Option<Duration>,
 }
 
 /// One lane, as it stands at the moment of asking.
@@ -354,8 +365,10 @@ impl Status {
         route: &str,
         lag: Option<u64>,
         replay_entries: u64,
+        held: Option<HeldStatus>,
     ) {
         self.partition(lane, partition, |status| {
+            status.held = held;
             if status.route.as_deref() != Some(route) {
                 status.route = Some(route.to_owned());
             }
@@ -503,7 +516,7 @@ mod tests {
         let status = Status::default();
         status.assigned(0, &[partition(0)]);
         status.revoked(0, &[partition(0)]);
-        status.progress(0, &partition(0), "payments", Some(3), 9);
+        status.progress(0, &partition(0), "payments", Some(3), 9, None);
         assert!(status.read().lanes[0].partitions.is_empty());
     }
 

@@ -6,12 +6,14 @@ use countersign::authorize::decision::Reason;
 use countersign::authorize::ids::{
     Coordinates, DecisionId, Digest, Offset, Partition, Realm, Topic, WorkloadId,
 };
+use countersign::authorize::step_up::Status;
 use countersign::authorize::traceparent::TraceParent;
 use countersign::telemetry::events::*;
-use countersign::telemetry::{Entries, Fact, SnapshotKind, Telemetry, TopicPartition};
+use countersign::telemetry::{Entries, Fact, HeldStatus, SnapshotKind, Telemetry, TopicPartition};
 
 pub const ROUTE: &str = "payments";
 pub const SOURCE: &str = "payments.commands";
+const CHALLENGE: &str = "payments.commands:3:01980000-0000-7000-8000-000000000001";
 
 pub fn partition(number: i32) -> TopicPartition {
     (Topic::parse(SOURCE).unwrap(), Partition(number))
@@ -37,6 +39,12 @@ pub fn decided<'a>(
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         took: Duration::from_micros(250),
     }
+}
+
+/// How partition 3 stands, with what is held of it.
+pub fn progress(held: Option<HeldStatus>) -> PartitionProgress<'static> {
+    static PARTITION: std::sync::LazyLock<TopicPartition> = std::sync::LazyLock::new(|| partition(3));
+    PartitionProgress { lane: 0, route: ROUTE, partition: &PARTITION, lag: Some(5), replay_entries: 30, held }
 }
 
 /// A gate that is ready: one lane, one partition, every snapshot.
@@ -66,8 +74,11 @@ pub fn everything(telemetry: &Telemetry) {
         decided(&coordinates(12), None, Some(*reason)).emit(telemetry);
     }
     BatchCommitted { lane: 0, records: 30, commit: Duration::from_millis(4) }.emit(telemetry);
-    PartitionProgress { lane: 0, route: ROUTE, partition: &partition(3), lag: Some(5), replay_entries: 30 }
-        .emit(telemetry);
+    for status in Status::ALL {
+        ChallengeChanged { route: ROUTE, source: &coordinates(13), challenge: CHALLENGE, status }
+            .emit(telemetry);
+    }
+    progress(Some(HeldStatus { records: 2, oldest: Some(Duration::from_secs(90)) })).emit(telemetry);
     TokenCacheUsed { hits: 28, misses: 2 }.emit(telemetry);
     let problem = "broker transport failure";
     for kind in AbortKind::ALL {

@@ -16,7 +16,9 @@ use countersign::authorize::record::{Header, Record, TimestampType};
 use countersign::authorize::traceparent::TraceParent;
 use countersign::serve::Server;
 use countersign::telemetry::events::*;
-use countersign::telemetry::{LogFormat, LogSettings, OtlpEndpoint, Settings, SnapshotKind, Telemetry};
+use countersign::telemetry::{
+    HeldStatus, LogFormat, LogSettings, OtlpEndpoint, Settings, SnapshotKind, Telemetry,
+};
 use receiver::{Receiver, attribute};
 
 const DOCUMENT: &str = include_str!("../../docs/telemetry.md");
@@ -253,6 +255,32 @@ fn a_partition_that_was_given_back_leaves_the_gauges() {
 }
 
 #[test]
+fn what_is_held_leaves_the_gauges_with_its_partition_and_comes_back_as_it_is_read_back() {
+    let telemetry = scraped();
+    facts::ready(&telemetry);
+    let held = || {
+        let families = prometheus::parse(&telemetry.render_metrics().unwrap());
+        ["countersign_held_records", "countersign_held_oldest_age_seconds"].map(|name| {
+            let samples = families.get(name).map_or(&[][..], |family| &family.samples);
+            samples.iter().map(|sample| sample.value).collect::<Vec<_>>()
+        })
+    };
+    let nothing: [Vec<f64>; 2] = Default::default();
+    facts::progress(None).emit(&telemetry);
+    assert_eq!(held(), nothing, "a route that does not hold shows nothing");
+    let oldest = Some(Duration::from_secs(90));
+    facts::progress(Some(HeldStatus { records: 2, oldest })).emit(&telemetry);
+    assert_eq!(held(), [vec![2.0], vec![90.0]]);
+    LaneRevoked { lane: 0, partitions: &[facts::partition(3)], lost: true }.emit(&telemetry);
+    facts::progress(Some(HeldStatus { records: 2, oldest })).emit(&telemetry);
+    assert_eq!(held(), nothing, "it is another gate's now");
+    LaneAssigned { lane: 0, partitions: &[facts::partition(3)] }.emit(&telemetry);
+    assert_eq!(held(), nothing, "not known before it is restored");
+    facts::progress(Some(HeldStatus { records: 1, oldest: None })).emit(&telemetry);
+    assert_eq!(held(), [vec![1.0], vec![0.0]]);
+}
+
+#[test]
 fn counters_and_gauges_hold_what_was_emitted() {
     let telemetry = scraped();
     facts::everything(&telemetry);
@@ -277,6 +305,10 @@ fn counters_and_gauges_hold_what_was_emitted() {
     let place = [("route", "payments"), ("topic", "payments.commands"), ("partition", "3")];
     assert_eq!(value("countersign_lag", &place), 5.0);
     assert_eq!(value("countersign_replay_entries", &place[1..]), 30.0);
+    assert_eq!(value("countersign_held_records", &place), 2.0);
+    assert_eq!(value("countersign_held_oldest_age_seconds", &place), 90.0);
+    let released = [("route", "payments"), ("status", "released")];
+    assert_eq!(value("countersign_challenges_total", &released), 1.0);
     assert_eq!(value("countersign_snapshot_stale", &[("snapshot", "policy")]), 1.0);
     assert_eq!(value("countersign_lane_state", &[("lane", "0"), ("state", "running")]), 1.0);
     assert_eq!(value("countersign_lane_state", &[("lane", "0"), ("state", "away")]), 0.0);

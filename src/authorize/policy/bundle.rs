@@ -78,6 +78,17 @@ impl Bundle {
         self.subject_type.as_deref()
     }
 
+    /// The longest `@hold` of its policies, in seconds; `None` where none says how long. On a route whose own hold is shorter a
+    /// record can be held for as long as this.
+    pub fn longest_hold_s(&self) -> Option<u32> {
+        self.meta.values().filter_map(|meta| meta.step_up.as_ref()?.hold_s).max()
+    }
+
+    /// Whether its schema has the action `answer`. Without it no policy can let anybody answer a challenge.
+    pub fn knows_answers(&self) -> bool {
+        self.answer.is_some()
+    }
+
     /// What looks wrong but can be used: policies that never apply, names that look alike.
     pub fn warnings(&self) -> &[Problem] {
         &self.warnings

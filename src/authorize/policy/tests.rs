@@ -721,6 +721,7 @@ fn a_step_up_is_asked_for_once_all_else_allows() {
                    when { context.message.offset + 9223372036854775807 > 0 };";
     let asking = bundle(&format!("{PERMIT}{step_up}"));
     assert_eq!(asking.policy_count(), 3);
+    assert_eq!((asking.longest_hold_s(), bundle(PERMIT).longest_hold_s()), (Some(1800), None));
     let case = Case::default();
     let answer = case.ask(&asking);
     assert_eq!(reason(&answer), Reason::StepUpRequired);

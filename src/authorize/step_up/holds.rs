@@ -81,6 +81,11 @@ impl Holds {
         self.len() == 0
     }
 
+    /// When the committed record that was read first was asked about. Those that wait behind it came later.
+    pub fn oldest(&self) -> Option<UnixMillis> {
+        self.committed.first().and_then(Entry::pending).map(|pending| pending.asked_at)
+    }
+
     /// The record held from that offset.
     pub fn get(&self, source: Offset) -> Option<&Entry> {
         let changed = self.open.iter().rev().find_map(|layer| layer.entries.get(&source));

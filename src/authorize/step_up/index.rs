@@ -34,6 +34,11 @@ impl Index {
         self.entries.get(&source)
     }
 
+    /// The one that was read first.
+    pub(super) fn first(&self) -> Option<&Entry> {
+        self.entries.values().next()
+    }
+
     pub(super) fn challenge(&self, challenge: Uuid) -> Option<Offset> {
         self.challenges.get(&challenge).copied()
     }

@@ -1,47 +1,62 @@
-//! `challenge`: the challenges of the configured routes, and answers to them by an approver who holds a key. Limits: it
-//! shows, signs and sends; whether an answer counts is judged by the lane that reads it, and stands in the audit record.
-//! Approvers with a login use the gate's HTTP interface.
+//! `challenge`: what waits for a person, and answers to it. With `--url` it asks a gate's interface for approvers, by a
+//! login; without, it reads the topics of the configured routes itself and signs with a key, as in development. Limits: it
+//! shows and sends; whether an answer counts is judged by the lane that reads it, and stands in the audit record.
 
 mod answer;
+mod http;
+mod login;
 mod shown;
+mod topics;
 
-use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use rdkafka::config::ClientConfig;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::acknowledge::TIMEOUT;
 use super::cluster::{ClusterError, GateArgs};
 use super::files::{self, FileError};
-use super::issue::{self, GenerateError};
+use super::issue::GenerateError;
 use super::output::plain;
-use super::topic::{TopicClient, TopicError};
+use super::topic::TopicError;
 use super::{Exit, Format, Output, clock};
-use crate::authorize::ids::{Coordinates, Offset, Topic, UnixMillis};
+use crate::authorize::ids::UnixMillis;
 use crate::authorize::jose::SignError;
-use crate::authorize::record::Record;
-use crate::authorize::route::Holding;
 use crate::authorize::step_up::{Challenge as Asked, ChallengeId, Status};
-use crate::config::{Config, Problems};
-use crate::control::TrustSource;
-use crate::wire::challenge::{ChallengeCodec, ChallengeCodecError};
+use crate::config::Problems;
+use crate::wire::challenge::ChallengeCodecError;
 
-use answer::{Approver, is_signed_by};
-use shown::Shown;
+use http::{Client, InterfaceError};
+use login::Desk;
+use topics::Records;
 
 /// Show what waits for a person, and answer it: list, show, approve, refuse
 ///
-/// Reads the `challenges` topics of the configured routes. Ends with 2 where a challenge is not there, or can no longer
-/// be answered.
+/// With `--url` and `--bearer-file` it asks a gate, as the approver who has logged in. Without, it reads the topics of the
+/// configured routes and signs answers with a key. Ends with 2 where a challenge is not there, or cannot be answered.
 #[derive(Debug, Args)]
 pub struct Challenge {
     #[command(flatten)]
     gate: GateArgs,
+    #[command(flatten)]
+    interface: Interface,
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Interface {
+    /// The interface for approvers of a gate, such as `https://approvals.example.com`; no broker is asked then
+    #[arg(long, global = true, value_name = "URL")]
+    url: Option<String>,
+    /// The approver's access token; `-` is standard input
+    #[arg(long, global = true, value_name = "FILE")]
+    bearer_file: Option<PathBuf>,
+    /// Let the token go over plain HTTP to another machine
+    #[arg(long, global = true)]
+    insecure_http: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -59,6 +74,8 @@ enum Command {
     Show {
         /// The challenge's id
         id: String,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Approve, once the challenge was shown and confirmed
     Approve(Box<Answering>),
@@ -73,18 +90,31 @@ struct Statuses(Vec<Status>);
 struct Answering {
     /// The challenge's id
     id: String,
-    /// The private key that signs the answer: one of the issuer's
-    #[arg(long, value_name = "FILE")]
-    signing_key: PathBuf,
-    /// The issuer, as `[approvers."<issuer>"]` names it
-    #[arg(long)]
-    issuer: String,
-    /// The approver
-    #[arg(long)]
-    subject: String,
+    #[command(flatten)]
+    signing: Signing,
     /// A word to whoever reads the history
     #[arg(long, value_name = "TEXT")]
     comment: Option<String>,
+    /// Do not ask for confirmation
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+/// By whom and how an answer is signed, without `--url`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Without `--url`")]
+struct Signing {
+    /// The private key that signs the answer: one of the issuer's
+    #[arg(long, value_name = "FILE")]
+    signing_key: Option<PathBuf>,
+    /// The issuer, as `[approvers."<issuer>"]` names it
+    #[arg(long)]
+    issuer: Option<String>,
+    /// The approver
+    #[arg(long)]
+    subject: Option<String>,
     /// How strong the approver's login was (RFC 9470)
     #[arg(long)]
     acr: Option<String>,
@@ -97,15 +127,32 @@ struct Answering {
     /// How long the answer is good, in seconds [default: the longest life of a grant that is asked for]
     #[arg(long, value_name = "SECONDS")]
     life: Option<u32>,
-    /// Do not ask for confirmation
-    #[arg(long)]
-    yes: bool,
-    /// Wait until the gate has taken the answer, and show what came of it
+}
+
+impl Signing {
+    /// Whether anything of it was said.
+    fn is_given(&self) -> bool {
+        let Self { signing_key, issuer, subject, acr, amr, auth_time, life } = self;
+        let texts = [issuer, subject, acr].into_iter().any(Option::is_some);
+        texts || signing_key.is_some() || !amr.is_empty() || auth_time.is_some() || life.is_some()
+    }
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+struct Wait {
+    /// Wait until an open challenge has changed; after an answer, until it was judged, and show what came of it
     #[arg(long)]
     wait: bool,
-    /// How long to wait, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    timeout: u32,
+    /// How long to wait at most
+    #[arg(long, value_name = "TIME", value_parser = clock::span, default_value = TIMEOUT, requires = "wait")]
+    timeout: Duration,
+}
+
+impl Wait {
+    /// Until when somebody waits.
+    fn until(self) -> Option<Instant> {
+        self.wait.then(|| Instant::now() + self.timeout)
+    }
 }
 
 /// Why a `challenge` command failed.
@@ -123,6 +170,24 @@ pub enum ChallengeError {
     #[error("`{0}` is no id of a challenge")]
     #[diagnostic(help("an id is `<topic>:<partition>:<uuid>`; `countersign challenge list` shows them"))]
     Id(String),
+    /// A login without a gate, or a gate without a login.
+    #[error("`--url` and `--bearer-file` belong together")]
+    #[diagnostic(help("a gate takes answers of those alone who have logged in"))]
+    Half,
+    /// A key where a gate signs.
+    #[error("an answer through a gate is signed by the gate, in the name of whoever has logged in")]
+    #[diagnostic(help("leave `--signing-key`, `--issuer`, `--subject` and what they say of a login out"))]
+    SignedTwice,
+    /// Nobody signs.
+    #[error("nobody signs the answer")]
+    #[diagnostic(help(
+        "give `--url` and `--bearer-file`; or, with a key of a configured issuer, `--signing-key`, `--issuer` and `--subject`"
+    ))]
+    NoSigner,
+    /// The gate cannot be asked, or says no.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Interface(#[from] InterfaceError),
     /// It was asked over HTTP, where no lane reads an answer.
     #[error("the challenge was asked over HTTP and is answered there")]
     Http,
@@ -159,7 +224,7 @@ pub enum ChallengeError {
     #[error(transparent)]
     Random(#[from] GenerateError),
     /// The answer was written, and nothing has come of it in time.
-    #[error("the answer `{jti}` stands at {at}, and the challenge has not changed within {seconds} s")]
+    #[error("the answer `{jti}` stands at {at}, and the challenge has not changed in time")]
     #[diagnostic(help(
         "does a gate run? an answer that does not count changes nothing: its audit record says why"
     ))]
@@ -167,9 +232,7 @@ pub enum ChallengeError {
         /// The answer's id.
         jti: String,
         /// Where it stands.
-        at: Coordinates,
-        /// How long was waited.
-        seconds: u32,
+        at: String,
     },
     /// The machine's clock shows no usable time.
     #[error("the clock of this machine shows no usable time")]
@@ -185,209 +248,131 @@ impl Challenge {
     /// # Errors
     /// What could not be read or written.
     pub fn run(&self, out: &mut Output) -> Result<Exit, ChallengeError> {
-        let (config, client) = self.gate.resolve()?;
-        let mut desk = Desk { config: &config, client: &client, codec: ChallengeCodec::new()?, out };
-        match &self.command {
-            Command::List { status, route } => {
-                let is_status = |asked: &Asked| status.iter().any(|some| some.0.contains(&asked.status));
-                desk.list(|asked| is_status(asked) && (route.is_empty() || route.contains(&asked.route)))
+        match (&self.interface.url, &self.interface.bearer_file) {
+            (Some(url), Some(file)) => {
+                let token = files::token(file)?;
+                let client = Client::new(url, &token, self.interface.insecure_http)?;
+                self.by_login(Desk { client, out })
             }
-            Command::Show { id } => desk.show(id),
+            (None, None) => {
+                let (config, client) = self.gate.resolve()?;
+                self.by_key(Records::new(&config, &client, out)?)
+            }
+            _ => Err(ChallengeError::Half),
+        }
+    }
+
+    fn by_login(&self, mut desk: Desk<'_>) -> Result<Exit, ChallengeError> {
+        match &self.command {
+            Command::List { status, route } => desk.list(&Wanted::new(status, route)),
+            Command::Show { id, wait } => desk.show(&parsed(id)?, wait.until()),
             Command::Approve(answering) => desk.answer(answering, "approve"),
             Command::Refuse(answering) => desk.answer(answering, "refuse"),
         }
     }
-}
 
-/// What the commands work with.
-struct Desk<'d> {
-    config: &'d Config,
-    client: &'d ClientConfig,
-    codec: ChallengeCodec,
-    out: &'d mut Output,
-}
-
-impl Desk<'_> {
-    fn list(&mut self, wanted: impl Fn(&Asked) -> bool) -> Result<Exit, ChallengeError> {
-        let mut all = Vec::new();
-        for topic in self.topics()? {
-            let view = TopicClient::new(self.client, topic).read(|_| true)?;
-            all.extend(view.values().map(|(record, value)| self.shown(record, value)));
+    fn by_key(&self, mut records: Records<'_>) -> Result<Exit, ChallengeError> {
+        match &self.command {
+            Command::List { status, route } => records.list(&Wanted::new(status, route)),
+            Command::Show { id, wait } => records.show(id, wait.until()),
+            Command::Approve(answering) => records.answer(answering, "approve"),
+            Command::Refuse(answering) => records.answer(answering, "refuse"),
         }
-        let unreadable = all.iter().any(|shown| matches!(shown, Shown::Unreadable { .. }));
-        all.retain(|shown| match shown {
-            Shown::Challenge(asked, _) => wanted(asked),
-            Shown::Unreadable { .. } => true,
-        });
-        all.sort_by_key(|shown| match shown {
-            Shown::Challenge(asked, _) => asked.asked_at,
-            Shown::Unreadable { .. } => i64::MAX,
-        });
-        for shown in &all {
-            shown.write(self.out, false)?;
-        }
-        Ok(if unreadable { Exit::No } else { Exit::Done })
-    }
-
-    fn show(&mut self, id: &str) -> Result<Exit, ChallengeError> {
-        let Some((shown, _)) = self.find(id)? else { return self.no(&unknown(id)) };
-        shown.write(self.out, true)?;
-        Ok(if matches!(shown, Shown::Challenge(..)) { Exit::Done } else { Exit::No })
-    }
-
-    fn answer(&mut self, answering: &Answering, decision: &'static str) -> Result<Exit, ChallengeError> {
-        let id = ChallengeId::parse(&answering.id).ok_or_else(|| ChallengeError::Id(answering.id.clone()))?;
-        if id.partition.0 < 0 {
-            return Err(ChallengeError::Http);
-        }
-        let (asked, at) = match self.find(&answering.id)? {
-            None => return self.no(&unknown(&answering.id)),
-            Some((Shown::Challenge(asked, at), _)) => (asked, at),
-            Some((shown @ Shown::Unreadable { .. }, _)) => {
-                shown.write(self.out, true)?;
-                return Ok(Exit::No);
-            }
-        };
-        let now = clock::now().ok_or(ChallengeError::Clock)?;
-        if let Some(why) = too_late(&asked, now) {
-            return self.no(&why);
-        }
-        let (jti, token) = self.sign(answering, &asked, decision, now)?;
-        if !answering.yes && !confirmed(&asked, decision)? {
-            return self.no("not confirmed: nothing was sent");
-        }
-        let answers = self.answers(&id.topic)?;
-        let written = TopicClient::new(self.client, answers).write(
-            id.partition,
-            answering.id.as_bytes(),
-            Some(token.as_bytes()),
-        )?;
-        self.say(decision, &answering.id, &jti, &written)?;
-        if answering.wait { self.wait(answering, &jti, &at, written) } else { Ok(Exit::Done) }
-    }
-
-    /// Signs, and makes sure that a gate will find the signature good.
-    fn sign(
-        &self,
-        answering: &Answering,
-        asked: &Asked,
-        decision: &'static str,
-        now: UnixMillis,
-    ) -> Result<(String, String), ChallengeError> {
-        let trust = TrustSource::read(&self.config.settings.trust).load().map_err(ChallengeError::Trust)?;
-        let approvers = trust.others().approvers.get(&answering.issuer);
-        let approvers = approvers.ok_or_else(|| ChallengeError::Issuer(answering.issuer.clone()))?;
-        let key = files::private_key(&answering.signing_key)?;
-        let approver = Approver {
-            issuer: answering.issuer.clone(),
-            subject: answering.subject.clone(),
-            acr: answering.acr.clone(),
-            amr: answering.amr.clone(),
-            auth_time: answering.auth_time,
-            comment: answering.comment.clone(),
-            life_s: answering.life,
-        };
-        let jti = issue::random_id()?;
-        let token = approver.sign(asked, decision, &jti, &key, now)?;
-        if !is_signed_by(&approvers.issuer, &token, &key) {
-            return Err(ChallengeError::Key(answering.issuer.clone()));
-        }
-        Ok((jti, token))
-    }
-
-    /// Follows the challenge until the answer was counted, and to its end if that comes in time.
-    fn wait(
-        &mut self,
-        answering: &Answering,
-        jti: &str,
-        at: &Coordinates,
-        written: Coordinates,
-    ) -> Result<Exit, ChallengeError> {
-        let until = Instant::now() + Duration::from_secs(answering.timeout.into());
-        let topic = TopicClient::new(self.client, &at.topic);
-        let (mut after, mut last) = (at.offset, None);
-        while Instant::now() < until {
-            for record in topic.read_between(at.partition, Some(after), Offset(i64::MAX))? {
-                after = record.source.offset;
-                if record.key.as_deref() == Some(answering.id.as_bytes())
-                    && let Some(value) = record.value.as_deref()
-                    && let Shown::Challenge(asked, at) = self.shown(&record, value)
-                {
-                    last = Some((asked, at));
-                }
-            }
-            if let Some((asked, at)) = &last {
-                let counted = asked.answers.iter().any(|answer| answer.jti == jti);
-                let waits = asked.status == Status::Approved || (asked.status.is_open() && !counted);
-                if !waits {
-                    Shown::Challenge(asked.clone(), at.clone()).write(self.out, true)?;
-                    return Ok(if counted { Exit::Done } else { Exit::No });
-                }
-            }
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        Err(ChallengeError::Silence { jti: jti.to_owned(), at: written, seconds: answering.timeout })
-    }
-
-    /// The challenge of that id, wherever it is published.
-    fn find(&self, id: &str) -> Result<Option<(Shown, Coordinates)>, ChallengeError> {
-        for topic in self.topics()? {
-            let view = TopicClient::new(self.client, topic).read(|key| key == id.as_bytes())?;
-            if let Some((record, value)) = view.values().next() {
-                return Ok(Some((self.shown(record, value), record.source.clone())));
-            }
-        }
-        Ok(None)
-    }
-
-    fn shown(&self, record: &Record, value: &[u8]) -> Shown {
-        let id = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default()).into_owned();
-        let at = record.source.clone();
-        match self.codec.decode(value) {
-            Ok(asked) if asked.id == id => Shown::Challenge(Box::new(asked), at),
-            Ok(asked) => Shown::Unreadable { problem: format!("it is the challenge `{}`", asked.id), id, at },
-            Err(problem) => Shown::Unreadable { id, at, problem: problem.to_string() },
-        }
-    }
-
-    fn holding(&self) -> impl Iterator<Item = &Holding> {
-        self.config.settings.routes.iter().filter_map(|settings| settings.route.holding.as_ref())
-    }
-
-    fn topics(&self) -> Result<Vec<&Topic>, ChallengeError> {
-        let topics: BTreeMap<&str, &Topic> =
-            self.holding().map(|holding| (holding.challenges.as_str(), &holding.challenges)).collect();
-        if topics.is_empty() { Err(ChallengeError::NoRoute) } else { Ok(topics.into_values().collect()) }
-    }
-
-    /// Where answers about records of that source topic are read.
-    fn answers(&self, source: &Topic) -> Result<&Topic, ChallengeError> {
-        let found = self.holding().find_map(|holding| holding.answers.get(source));
-        found.ok_or(ChallengeError::NoRoute)
-    }
-
-    fn say(&mut self, decision: &str, id: &str, jti: &str, at: &Coordinates) -> io::Result<()> {
-        match self.out.format() {
-            Format::Json => {
-                let said =
-                    json!({"challenge": id, "decision": decision, "answer": jti, "at": at.to_string()});
-                self.out.json_line(&said)
-            }
-            Format::Human => writeln!(self.out.data(), "{decision}  {}  answer {jti}  {at}", plain(id)),
-        }
-    }
-
-    fn no(&mut self, why: &str) -> Result<Exit, ChallengeError> {
-        match self.out.format() {
-            Format::Json => self.out.json_line(&json!({ "refused": why }))?,
-            Format::Human => writeln!(self.out.data(), "{}", plain(why))?,
-        }
-        Ok(Exit::No)
     }
 }
 
-fn unknown(id: &str) -> String {
-    format!("there is no challenge `{id}`")
+/// Which challenges are listed.
+struct Wanted<'w> {
+    statuses: Vec<Status>,
+    routes: &'w [String],
+}
+
+impl<'w> Wanted<'w> {
+    fn new(statuses: &[Statuses], routes: &'w [String]) -> Self {
+        let statuses = statuses.iter().flat_map(|some| some.0.iter().copied()).collect();
+        Self { statuses, routes }
+    }
+
+    fn is(&self, asked: &Asked) -> bool {
+        self.statuses.contains(&asked.status)
+            && (self.routes.is_empty() || self.routes.contains(&asked.route))
+    }
+
+    /// The only status, if there is one.
+    fn status(&self) -> Option<Status> {
+        self.statuses.first().copied().filter(|first| self.statuses.iter().all(|other| other == first))
+    }
+
+    /// The only route, if there is one.
+    fn route(&self) -> Option<&str> {
+        self.routes
+            .first()
+            .filter(|first| self.routes.iter().all(|other| other == *first))
+            .map(String::as_str)
+    }
+}
+
+fn parsed(id: &str) -> Result<ChallengeId, ChallengeError> {
+    ChallengeId::parse(id).ok_or_else(|| ChallengeError::Id(id.to_owned()))
+}
+
+/// How a challenge stands to an answer of whoever waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judged {
+    /// Nothing has come of it yet, or the record is decided next.
+    NotYet,
+    /// It was counted.
+    Counted,
+    /// The challenge has ended without it.
+    Without,
+}
+
+impl Judged {
+    fn of(asked: &Asked, jti: &str) -> Self {
+        let counted = asked.answers.iter().any(|answer| answer.jti == jti);
+        match asked.status {
+            Status::Approved => Self::NotYet,
+            // Refused, and the record is denied next.
+            Status::Refused if asked.decision_id.is_none() => Self::NotYet,
+            _ if counted => Self::Counted,
+            status if status.is_open() => Self::NotYet,
+            _ => Self::Without,
+        }
+    }
+
+    /// The exit code; `None` while there is more to wait for.
+    fn exit(self) -> Option<Exit> {
+        match self {
+            Self::NotYet => None,
+            Self::Counted => Some(Exit::Done),
+            Self::Without => Some(Exit::No),
+        }
+    }
+}
+
+/// Says that an answer was written, and where.
+fn say(out: &mut Output, decision: &str, id: &str, jti: &str, at: &str) -> io::Result<()> {
+    match out.format() {
+        Format::Json => {
+            out.json_line(&json!({"challenge": id, "decision": decision, "answer": jti, "at": at}))
+        }
+        Format::Human => writeln!(out.data(), "{decision}  {}  answer {}  {at}", plain(id), plain(jti)),
+    }
+}
+
+/// The answer is no: a sentence for a person, and more for a program.
+fn no(out: &mut Output, why: &str, more: Value) -> Result<Exit, ChallengeError> {
+    match out.format() {
+        Format::Json => {
+            let mut said = json!({ "refused": why });
+            if let (Some(said), Value::Object(more)) = (said.as_object_mut(), more) {
+                said.extend(more);
+            }
+            out.json_line(&said)?;
+        }
+        Format::Human => writeln!(out.data(), "{}", plain(why))?,
+    }
+    Ok(Exit::No)
 }
 
 /// Why an answer could change nothing any more.
@@ -421,4 +406,29 @@ fn statuses(text: &str) -> Result<Statuses, String> {
         let all = Status::ALL.map(Status::as_str);
         format!("must be `all` or one of {}", all.join(", "))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::challenge::tests::full;
+
+    #[test]
+    fn an_answer_is_judged_once_it_was_counted_or_the_challenge_has_ended_without_it() {
+        let judged = |status: Status, jti: &str| {
+            let decision_id = (!status.is_open()).then(|| "d".to_owned());
+            let asked = Asked { status, decision_id, ..full() };
+            Judged::of(&asked, jti)
+        };
+        let counted = full().answers[0].jti.clone();
+        assert_eq!(judged(Status::Open, &counted), Judged::Counted, "others have to answer too");
+        assert_eq!(judged(Status::Open, "another"), Judged::NotYet);
+        assert_eq!(judged(Status::Approved, &counted), Judged::NotYet, "the record is decided next");
+        let refused = Asked { status: Status::Refused, decision_id: None, ..full() };
+        assert_eq!(Judged::of(&refused, &counted), Judged::NotYet, "it is denied next");
+        for status in [Status::Released, Status::Refused, Status::Denied, Status::Expired, Status::Replaced] {
+            assert_eq!(judged(status, &counted), Judged::Counted);
+            assert_eq!(judged(status, "another"), Judged::Without);
+        }
+    }
 }

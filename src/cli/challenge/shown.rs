@@ -13,8 +13,8 @@ use crate::cli::{Format, Output};
 
 /// What stands under a challenge's id.
 pub(super) enum Shown {
-    /// A challenge.
-    Challenge(Box<Challenge>, Coordinates),
+    /// A challenge, and where it stands if it was read there.
+    Challenge(Box<Challenge>, Option<Coordinates>),
     /// Something else.
     Unreadable {
         /// The key, as text.
@@ -30,7 +30,7 @@ impl Shown {
     /// Writes it: a line, or all of it.
     pub(super) fn write(&self, out: &mut Output, whole: bool) -> io::Result<()> {
         match (self, out.format()) {
-            (Self::Challenge(challenge, at), Format::Json) => out.json_line(&json(challenge, at)?),
+            (Self::Challenge(challenge, at), Format::Json) => out.json_line(&json(challenge, at.as_ref())?),
             (Self::Challenge(challenge, _), Format::Human) if whole => {
                 out.data().write_all(text(challenge).as_bytes())
             }
@@ -45,9 +45,9 @@ impl Shown {
     }
 }
 
-fn json(challenge: &Challenge, at: &Coordinates) -> io::Result<Value> {
+fn json(challenge: &Challenge, at: Option<&Coordinates>) -> io::Result<Value> {
     let mut value = serde_json::to_value(challenge)?;
-    if let Some(members) = value.as_object_mut() {
+    if let (Some(members), Some(at)) = (value.as_object_mut(), at) {
         members.insert("at".to_owned(), at.to_string().into());
     }
     Ok(value)

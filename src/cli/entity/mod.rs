@@ -10,6 +10,7 @@ use cedar_policy::EntityUid;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::acknowledge::{AcknowledgeError, Wait, Waiting};
 use super::cluster::{ClusterError, GateArgs};
 use super::files::{self, FileError};
 use super::output::plain;
@@ -25,7 +26,8 @@ use checked::Checked;
 
 /// Say who and what there is for policies to look at: put, delete, show, list
 ///
-/// Writes the topic that `[control] entities` names. Ends with 2 where an entity is refused or not there.
+/// Writes the topic that `[control] entities` names. Ends with 2 where an entity is refused or not there, and with 3
+/// where it waited and not every gate has acknowledged.
 #[derive(Debug, Args)]
 pub struct Entity {
     #[command(flatten)]
@@ -41,12 +43,16 @@ enum Command {
         /// One entity as Cedar's JSON, or a list of them; `-` is standard input
         #[arg(default_value = "-")]
         file: PathBuf,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Delete an entity
     Delete {
         /// Its uid, such as `User::"alice"`
         #[arg(value_parser = uid)]
         uid: EntityUid,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Show an entity
     Show {
@@ -87,13 +93,17 @@ pub enum EntityError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Topic(#[from] TopicError),
+    /// It is not known whether every gate has taken it in.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Acknowledge(#[from] AcknowledgeError),
     /// The output could not be written.
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
 }
 
 impl Entity {
-    /// Runs the command: 2 where an entity is refused or not there.
+    /// Runs the command: 2 where an entity is refused or not there, 3 where it is not acknowledged.
     ///
     /// # Errors
     /// What could not be read or written.
@@ -102,8 +112,11 @@ impl Entity {
         let topic = config.settings.control.entities.as_ref().ok_or(EntityError::NoTopic)?;
         let mut store = Store { topic: TopicClient::new(&client, topic), bundle: bundle(&config)?, out };
         match &self.command {
-            Command::Put { file } => store.put(&files::text(file)?),
-            Command::Delete { uid } => store.delete(uid),
+            Command::Put { file, wait } => {
+                let waiting = wait.resolve(&config, &client)?;
+                store.put(&files::text(file)?, waiting.as_ref())
+            }
+            Command::Delete { uid, wait } => store.delete(uid, wait.resolve(&config, &client)?.as_ref()),
             Command::Show { uid } => store.show(uid),
             Command::List { kind } => store.list(kind),
         }
@@ -125,7 +138,7 @@ struct Store<'s> {
 }
 
 impl Store<'_> {
-    fn put(&mut self, text: &str) -> Result<Exit, EntityError> {
+    fn put(&mut self, text: &str, waiting: Option<&Waiting>) -> Result<Exit, EntityError> {
         let mut entities = Vec::new();
         let mut refused = false;
         for value in listed(text)? {
@@ -148,16 +161,26 @@ impl Store<'_> {
             self.refuse(&problem)?;
             return Ok(Exit::No);
         }
+        let mut written = Vec::new();
         for entity in &entities {
             let key = entity.key();
             let at =
                 self.topic.write(view.home(key.as_bytes()), key.as_bytes(), Some(entity.json.as_bytes()))?;
             self.say("put", &key, &at)?;
+            written.push(at);
         }
-        Ok(Exit::Done)
+        self.end(&written, waiting)
     }
 
-    fn delete(&mut self, uid: &EntityUid) -> Result<Exit, EntityError> {
+    /// Waits for the gates, if that was asked for and there is something to wait for.
+    fn end(&mut self, written: &[Coordinates], waiting: Option<&Waiting>) -> Result<Exit, EntityError> {
+        match waiting {
+            Some(waiting) if !written.is_empty() => Ok(waiting.run(written, self.out)?),
+            _ => Ok(Exit::Done),
+        }
+    }
+
+    fn delete(&mut self, uid: &EntityUid, waiting: Option<&Waiting>) -> Result<Exit, EntityError> {
         let key = uid.to_string();
         let view = self.topic.read(|found| found == key.as_bytes())?;
         if view.values().next().is_none() {
@@ -165,7 +188,7 @@ impl Store<'_> {
         }
         let at = self.topic.write(view.home(key.as_bytes()), key.as_bytes(), None)?;
         self.say("deleted", &key, &at)?;
-        Ok(Exit::Done)
+        self.end(&[at], waiting)
     }
 
     fn show(&mut self, uid: &EntityUid) -> Result<Exit, EntityError> {

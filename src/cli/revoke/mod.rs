@@ -6,18 +6,20 @@ mod statement;
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use rdkafka::config::ClientConfig;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::acknowledge::{AcknowledgeError, TIMEOUT, Wait, Waiting};
 use super::cluster::{ClusterError, GateArgs};
 use super::files::{self, FileError};
 use super::output::plain;
 use super::topic::{TopicClient, TopicError, View};
 use super::{Exit, Format, Output, clock};
-use crate::authorize::ids::{Topic, UnixMillis};
+use crate::authorize::ids::{Coordinates, Topic, UnixMillis};
 use crate::authorize::jose::SignError;
 use crate::authorize::json;
 use crate::authorize::standing::{Kind, Notice, StatementError, Target, verify};
@@ -31,7 +33,7 @@ use statement::Statement;
 /// Take rights away: from a workload, a subject, a transaction, a token, a workflow, a key or a trust domain
 ///
 /// Appends to the topic that `[control] revocations` names. Ends with 2 where something cannot be verified or
-/// is not there.
+/// is not there, and with 3 where it waited and not every gate has acknowledged.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Revoke {
@@ -52,6 +54,15 @@ enum Command {
         /// Its id
         #[arg(allow_hyphen_values = true)]
         id: String,
+    },
+    /// Wait until every gate has taken in a revocation that was written before
+    Wait {
+        /// Its id
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+        /// How long to wait at most
+        #[arg(long, value_name = "TIME", value_parser = clock::span, default_value = TIMEOUT)]
+        timeout: Duration,
     },
 }
 
@@ -74,6 +85,8 @@ struct Append {
     /// Take the place of the revocation of this id; with `--until now` it ends [default: a new id]
     #[arg(long, value_name = "ID", conflicts_with = "set", allow_hyphen_values = true)]
     id: Option<String>,
+    #[command(flatten)]
+    wait: Wait,
 }
 
 #[derive(Debug, Args)]
@@ -139,6 +152,10 @@ pub enum RevokeError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Topic(#[from] TopicError),
+    /// It is not known whether every gate has taken it in.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Acknowledge(#[from] AcknowledgeError),
     /// The key cannot sign.
     #[error(transparent)]
     Sign(#[from] SignError),
@@ -151,7 +168,7 @@ pub enum RevokeError {
 }
 
 impl Revoke {
-    /// Runs the command: 2 where something cannot be verified or is not there.
+    /// Runs the command: 2 where something cannot be verified or is not there, 3 where it is not acknowledged.
     ///
     /// # Errors
     /// What could not be read, verified or written.
@@ -162,9 +179,15 @@ impl Revoke {
         let now = clock::now().ok_or(RevokeError::Clock)?;
         let mut office = Office { client: &client, topic, trust, now, out };
         match &self.command {
-            None => office.append(&self.append),
+            None => {
+                let waiting = self.append.wait.resolve(&config, &client)?;
+                office.append(&self.append, waiting.as_ref())
+            }
             Some(Command::List) => office.list(),
-            Some(Command::Show { id }) => office.show(id),
+            Some(Command::Show { id }) => Ok(office.show(id)?.0),
+            Some(Command::Wait { id, timeout }) => {
+                office.wait(id, &Waiting::new(&config, &client, *timeout)?)
+            }
         }
     }
 }
@@ -179,7 +202,7 @@ struct Office<'o> {
 }
 
 impl Office<'_> {
-    fn append(&mut self, append: &Append) -> Result<Exit, RevokeError> {
+    fn append(&mut self, append: &Append, waiting: Option<&Waiting>) -> Result<Exit, RevokeError> {
         let (id, token) = append.token(self.now)?;
         let notice =
             verify(id.as_bytes(), token.as_bytes(), &self.trust).map_err(RevokeError::Unverifiable)?;
@@ -191,7 +214,10 @@ impl Office<'_> {
         let at = client.write(home, id.as_bytes(), Some(token.as_bytes()))?;
         let read = Read { id, at, notice: Ok(notice) };
         Shown::of(&read, &[], self.now).write(self.out)?;
-        Ok(Exit::Done)
+        match waiting {
+            Some(waiting) => Ok(waiting.run(&[read.at], self.out)?),
+            None => Ok(Exit::Done),
+        }
     }
 
     fn list(&mut self) -> Result<Exit, RevokeError> {
@@ -207,7 +233,16 @@ impl Office<'_> {
         Ok(exit)
     }
 
-    fn show(&mut self, id: &str) -> Result<Exit, RevokeError> {
+    /// Shows a revocation as it stands, and a wait for it: what no gate applies is not waited for.
+    fn wait(&mut self, id: &str, waiting: &Waiting) -> Result<Exit, RevokeError> {
+        match self.show(id)? {
+            (Exit::Done, Some(at)) => Ok(waiting.run(&[at], self.out)?),
+            (exit, _) => Ok(exit),
+        }
+    }
+
+    /// Shows a revocation, and where it stands.
+    fn show(&mut self, id: &str) -> Result<(Exit, Option<Coordinates>), RevokeError> {
         // All of them: what one transmitter disables it may have enabled in another record.
         let all = self.read(&TopicClient::new(self.client, self.topic).read(|_| true)?);
         let Some(read) = all.iter().find(|read| read.id == id) else {
@@ -216,11 +251,12 @@ impl Office<'_> {
                 Format::Json => self.out.json_line(&json!({ "refused": unknown }))?,
                 Format::Human => writeln!(self.out.data(), "{}", plain(&unknown))?,
             }
-            return Ok(Exit::No);
+            return Ok((Exit::No, None));
         };
         let shown = Shown::of(read, &all, self.now);
         shown.write(self.out)?;
-        Ok(if shown.state == State::Unverifiable { Exit::No } else { Exit::Done })
+        let exit = if shown.state == State::Unverifiable { Exit::No } else { Exit::Done };
+        Ok((exit, Some(read.at.clone())))
     }
 
     /// Every record as a gate would judge it, in the order of the topic.

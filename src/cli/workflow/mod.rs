@@ -10,6 +10,7 @@ use std::io;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::acknowledge::{AcknowledgeError, Wait, Waiting};
 use super::cluster::{ClusterError, GateArgs};
 use super::topic::{TopicClient, TopicError};
 use super::{Exit, Format, Output, clock};
@@ -22,7 +23,8 @@ use shown::Shown;
 
 /// Say how workflows stand: start, step, suspend, resume, end, show, list
 ///
-/// Writes the topic that `[control] workflows` names. Ends with 2 where a workflow cannot be changed so, or is not known.
+/// Writes the topic that `[control] workflows` names. Ends with 2 where a workflow cannot be changed so, or is not known,
+/// and with 3 where it waited and not every gate has acknowledged.
 #[derive(Debug, Args)]
 pub struct Workflow {
     #[command(flatten)]
@@ -49,6 +51,8 @@ enum Command {
         step: String,
         #[command(flatten)]
         allowed: Allowed,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Go to another step of a running workflow
     Step {
@@ -96,6 +100,8 @@ struct Which {
     /// Change it only if its version is this one
     #[arg(long, value_name = "N")]
     expect_version: Option<i64>,
+    #[command(flatten)]
+    wait: Wait,
 }
 
 #[derive(Debug, Args)]
@@ -130,6 +136,10 @@ pub enum WorkflowError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Topic(#[from] TopicError),
+    /// It is not known whether every gate has taken it in.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Acknowledge(#[from] AcknowledgeError),
     /// The workflow could not be changed.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -146,17 +156,21 @@ pub enum WorkflowError {
 }
 
 impl Workflow {
-    /// Runs the command: 2 where a workflow cannot be changed so, or is not known.
+    /// Runs the command: 2 where a workflow cannot be changed so, or is not known, 3 where it is not acknowledged.
     ///
     /// # Errors
     /// What could not be read or written.
     pub fn run(&self, out: &mut Output) -> Result<Exit, WorkflowError> {
         let (config, client) = self.gate.resolve()?;
         let topic = config.settings.control.workflows.as_ref().ok_or(WorkflowError::NoTopic)?;
-        let registry =
-            Registry { topic: TopicClient::new(&client, topic), codec: WorkflowCodec::new()?, out };
+        let waiting = match self.command.wait() {
+            Some(wait) => wait.resolve(&config, &client)?,
+            None => None,
+        };
+        let topic = TopicClient::new(&client, topic);
+        let registry = Registry { topic, codec: WorkflowCodec::new()?, waiting, out };
         match &self.command {
-            Command::Start { id, kind, owner, step, allowed } => {
+            Command::Start { id, kind, owner, step, allowed, wait: _ } => {
                 let (kind, owner, step) = (kind.clone(), owner.clone(), step.clone());
                 registry.change(id, None, &Act::Start { kind, owner, step, allowed: allowed.steps() })
             }
@@ -171,6 +185,20 @@ impl Workflow {
                 let is_status = status.is_empty() || status.iter().any(|status| shown.is(*status));
                 is_status && (kind.is_empty() || shown.is_of(kind))
             }),
+        }
+    }
+}
+
+impl Command {
+    /// Whether whoever changes a workflow waits for the gates; those that look only do not.
+    fn wait(&self) -> Option<Wait> {
+        match self {
+            Self::Start { wait, .. } => Some(*wait),
+            Self::Step { which, .. }
+            | Self::End { which, .. }
+            | Self::Suspend(which)
+            | Self::Resume(which) => Some(which.wait),
+            Self::Show { .. } | Self::List { .. } => None,
         }
     }
 }
@@ -201,6 +229,7 @@ impl End {
 struct Registry<'r> {
     topic: TopicClient<'r>,
     codec: WorkflowCodec,
+    waiting: Option<Waiting>,
     out: &'r mut Output,
 }
 
@@ -211,7 +240,10 @@ impl Registry<'_> {
         match changing.run() {
             Ok(changed) => {
                 Shown::changed(id, &changed).write(self.out)?;
-                Ok(Exit::Done)
+                match self.waiting {
+                    Some(waiting) => Ok(waiting.run(&[changed.at], self.out)?),
+                    None => Ok(Exit::Done),
+                }
             }
             Err(ChangeError::Refused(refusal)) => {
                 match self.out.format() {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::error::KafkaError;
 
 use super::announcement::{Announcement, silent_after};
+use super::backlog::Backlog;
 use super::facts::Facts;
 use super::pins::Taken;
 use super::reader::Reader;
@@ -50,6 +51,8 @@ pub(super) struct Follow {
     telemetry: Telemetry,
     clock: fn() -> UnixMillis,
     hears: Hears,
+    /// What was read so far, until everything has been.
+    backlog: Backlog,
     reader: Reader,
     writer: Writer,
     view: View,
@@ -108,6 +111,7 @@ impl Follow {
             telemetry,
             clock,
             hears,
+            backlog: Backlog::default(),
             began: now,
             records: 0,
             complete: false,
@@ -124,16 +128,41 @@ impl Follow {
         self.count();
         self.pulse();
         let mut applied = self.read();
-        applied.extend(self.facts.try_again(&self.control, (self.clock)()));
+        let again = self.facts.try_again(&self.control, (self.clock)());
+        applied.extend(again.into_iter().map(|applied| (applied, None)));
         self.urgent |= !applied.is_empty();
         let is_published = self.facts.publish(&self.view, &self.control);
-        if self.complete {
-            applied.into_iter().for_each(&mut self.hears);
-        }
+        self.tell(applied);
         self.take_answers();
         self.announce();
         self.show(is_published);
         self.forget();
+    }
+
+    /// Tells what has come into force; before everything was read to its end, keeps what may have to be told then.
+    fn tell(&mut self, applied: Vec<(Applied, Option<UnixMillis>)>) {
+        let now = (self.clock)();
+        for (fact, written) in applied {
+            if self.complete {
+                (self.hears)(fact);
+            } else {
+                self.backlog.note(fact, written, now);
+            }
+        }
+    }
+
+    /// Everything has been read to its end for the first time, and is published.
+    fn caught_up(&mut self) {
+        self.complete = true;
+        ControlRead { took: self.began.elapsed(), records: self.records }.emit(&self.telemetry);
+        let standing = self.control.snapshot().standing.clone();
+        self.backlog.take(&standing, (self.clock)()).into_iter().for_each(&mut self.hears);
+        if self.backlog.left_out > 0 {
+            tracing::warn!(
+                left_out = self.backlog.left_out,
+                "too much happened shortly before the start: work in flight is not told of all of it"
+            );
+        }
     }
 
     /// Says that nobody has to wait for this instance any more, if that is so.
@@ -206,8 +235,8 @@ impl Follow {
         }
     }
 
-    /// Reads and applies what has come.
-    fn read(&mut self) -> Vec<Applied> {
+    /// Reads and applies what has come: what is in force by it, and when it was written.
+    fn read(&mut self) -> Vec<(Applied, Option<UnixMillis>)> {
         let mut applied = Vec::new();
         let deadline = Instant::now() + READING;
         let mut wait = if self.urgent { WAIT_SHORT } else { WAIT };
@@ -215,7 +244,8 @@ impl Follow {
             match self.reader.next(wait) {
                 Ok(Some(record)) => {
                     let now = (self.clock)();
-                    applied.extend(self.facts.apply(&record, &self.control, now));
+                    let fact = self.facts.apply(&record, &self.control, now);
+                    applied.extend(fact.map(|fact| (fact, record.timestamp)));
                     self.urgent |= record.value.is_some();
                     self.records += 1;
                     self.view.read(&TopicPartition::of(&record), record.source.offset);
@@ -288,8 +318,8 @@ impl Follow {
         let (now, limit) = (Instants::now(), self.settings.control.max_staleness);
         let age = oldest.as_of.map(|as_of| as_of.age(now));
         if age.is_some() && is_published && !self.complete {
-            self.complete = true;
-            ControlRead { took: self.began.elapsed(), records: self.records }.emit(&self.telemetry);
+            // INVARIANT: before the view is said to be current: a heartbeat says that everything until then was told.
+            self.caught_up();
         }
         let entries = self.facts.entries(&self.control);
         ControlViewed { part: &oldest.part, age, limit, entries }.emit(&self.telemetry);

@@ -3,6 +3,7 @@
 //! for `authorize::standing` and the policies.
 
 mod announcement;
+mod backlog;
 mod entities;
 mod facts;
 pub mod fleet;
@@ -49,8 +50,8 @@ pub struct FollowSettings {
     pub may_forget_ended: bool,
 }
 
-/// Something that has just come into force, for those who must tell the work in flight. What was there when the gate
-/// started is not told. It may be told again, by this gate and by every other.
+/// Something that has just come into force, for those who must tell the work in flight. Of what was there when the gate
+/// started, what is recent and still stands. It may be told again, by this gate and by every other.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Applied {
     /// A workflow stands differently.

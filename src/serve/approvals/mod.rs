@@ -222,4 +222,4 @@ fn view(challenge: &Challenge) -> Value {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -46,7 +46,8 @@ impl AnswerLog for Written {
     }
 }
 
-struct Desk {
+/// The interface, served.
+pub(crate) struct Desk {
     server: Server,
     client: Client,
     written: Arc<Written>,
@@ -56,7 +57,7 @@ struct Desk {
 }
 
 impl Desk {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let idp = SigningKey::from_seed(Algorithm::Es256, &[1; 32], Some("k")).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("login.jwks");
@@ -84,7 +85,8 @@ impl Desk {
         Self { server, client: Client::new(), written, challenges, idp, _folder: folder }
     }
 
-    fn put(&self, number: u32, status: Status, change: impl FnOnce(&mut Challenge)) -> String {
+    /// Lets a challenge stand so.
+    pub(crate) fn put(&self, number: u32, status: Status, change: impl FnOnce(&mut Challenge)) -> String {
         let mut challenge = challenge(number, status, NOW.0);
         change(&mut challenge);
         let bytes = ChallengeCodec::new().unwrap().encode(&challenge).unwrap();
@@ -92,7 +94,8 @@ impl Desk {
         challenge.id
     }
 
-    fn token(&self, sub: &str, more: Value) -> String {
+    /// A token of the issuer, with more claims.
+    pub(crate) fn token(&self, sub: &str, more: Value) -> String {
         let mut claims = json!({
             "iss": ISS, "sub": sub, "aud": "countersign",
             "iat": NOW.whole_seconds(), "exp": NOW.whole_seconds() + 300,
@@ -111,7 +114,8 @@ impl Desk {
         stranger.sign_typ("JWT", &claims).unwrap()
     }
 
-    fn to(&self, path: &str) -> String {
+    /// An address of the interface.
+    pub(crate) fn to(&self, path: &str) -> String {
         format!("http://{}{path}", self.server.address())
     }
 

@@ -7,6 +7,7 @@ use crate::authorize::engine::Delivery;
 use crate::authorize::route::{Order, Route, TokenExpiry};
 use crate::authorize::step_up::{Status, Turn};
 use crate::authorize::testing::{self, PAYER};
+use crate::telemetry::{Settings, Telemetry};
 
 pub(super) fn world() -> World {
     World::new(Order::None)
@@ -470,4 +471,62 @@ fn a_route_that_does_not_hold_denies() {
         assert_eq!(world.send(&record).reason.as_deref(), Some("step_up_required"));
     }
     assert!(world.holds.is_empty() && world.told.is_empty());
+}
+
+#[test]
+fn what_becomes_of_challenges_is_shown_once_and_only_after_the_commit() {
+    let telemetry = Telemetry::start(Settings::default()).unwrap();
+    let route = Route { holding: Some(holding(Order::None)), ..testing::route() };
+    let mut world = World::shown(route, telemetry.clone());
+    let shown = || {
+        let text = telemetry.render_metrics().unwrap();
+        let lines = text.lines().filter(|line| line.starts_with("countersign_challenges_total{"));
+        let mut shown: Vec<String> = lines
+            .filter_map(|line| {
+                let (_, status) = line.split_once("status=\"")?;
+                let (status, rest) = status.split_once('"')?;
+                Some(format!("{status} {}", rest.rsplit(' ').next()?))
+            })
+            .collect();
+        shown.sort_unstable();
+        shown
+    };
+    world.record(&world.pay(1, "large"));
+    assert!(shown().is_empty(), "not committed yet");
+    world.abort();
+    assert!(shown().is_empty(), "it never happened");
+    world.send(&world.pay(1, "large"));
+    assert_eq!(shown(), ["open 1"]);
+    let challenge = world.challenge().clone();
+    let grant = world.grant(&challenge, "carol", "approve");
+    world.answer(grant.clone());
+    world.abort();
+    assert_eq!(shown(), ["open 1"]);
+    world.restore(true);
+    assert_eq!(world.reply(grant), "counted");
+    assert_eq!(shown(), ["approved 1", "open 1"]);
+    world.go_on();
+    assert_eq!(shown(), ["approved 1", "open 1", "released 1"]);
+
+    // Two must answer: the first of them changes how nothing stands. Then nobody comes.
+    world.send(&world.pay(2, "huge"));
+    let challenge = world.challenge().clone();
+    let grant = world.grant(&challenge, "carol", "approve");
+    assert_eq!(world.reply(grant), "counted");
+    assert_eq!(shown(), ["approved 1", "open 2", "released 1"]);
+    world.wait(3_600);
+    world.answered = world.now;
+    world.go_on();
+    assert_eq!(shown(), ["approved 1", "expired 1", "open 2", "released 1"]);
+    assert_eq!((world.state.holds.len(), world.state.holds.oldest()), (0, None));
+    world.send(&world.pay(3, "large"));
+    assert_eq!(world.state.holds.oldest(), Some(world.now));
+
+    // A refusal is told twice, as it is counted and as the record is denied: it is one.
+    let challenge = world.challenge().clone();
+    let grant = world.grant(&challenge, "carol", "refuse");
+    assert_eq!(world.reply(grant), "counted");
+    world.go_on();
+    let ends = ["approved 1", "expired 1", "open 3", "refused 1", "released 1"];
+    assert_eq!(shown(), ends);
 }

@@ -170,6 +170,11 @@ impl World {
     }
 
     pub(super) fn on(route: Route) -> Self {
+        Self::shown(route, Telemetry::off())
+    }
+
+    /// The same, whose decisions are shown there.
+    pub(super) fn shown(route: Route, telemetry: Telemetry) -> Self {
         let (route, codecs) = (Arc::new(route), Arc::new(Codecs::new().unwrap()));
         let snapshots = Arc::new(ArcSwap::from_pointee(snapshot(POLICIES)));
         let gate = Gate {
@@ -183,7 +188,7 @@ impl World {
             codecs: codecs.clone(),
             snapshots: snapshots.clone(),
             freshness: Default::default(),
-            telemetry: Telemetry::off(),
+            telemetry,
         };
         Self {
             decider: EngineDecider::new(work),

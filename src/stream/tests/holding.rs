@@ -111,6 +111,25 @@ impl Office {
         }
     }
 
+    /// How many records of a partition are held, by what is committed.
+    fn committed(&self, partition: i32) -> u64 {
+        let mut held = BTreeMap::new();
+        for record in self.world.cluster.read(&part("from.holds", partition)) {
+            let key = record.key.unwrap();
+            if key.ends_with(b"/state") {
+                held.insert(key, record.value.is_some());
+            }
+        }
+        held.into_values().filter(|held| *held).count() as u64
+    }
+
+    /// How many are shown as held there, by lane.
+    fn shown(&self, partition: i32) -> Vec<(usize, u64)> {
+        let lanes = self.world.telemetry.status().lanes.into_iter();
+        let of = part("from", partition).pair();
+        lanes.filter_map(|lane| Some((lane.lane, lane.partitions.get(&of)?.held?.records))).collect()
+    }
+
     fn expect_ended(&self, partition: i32) {
         let read = |name| self.world.cluster.read(&part(name, partition));
         let audit: Vec<(String, String)> = read("audit")
@@ -246,6 +265,38 @@ fn a_partition_given_up_in_order_takes_its_holds_along() {
         office.world.cluster.kill(whole.1, whole.2);
         office.settle(whole.0);
     }
+}
+
+#[test]
+fn what_is_shown_as_held_is_what_is_committed_and_moves_with_its_partition() {
+    let mut most = 0;
+    for seed in 0..40 {
+        let mut office = Office::new(seed);
+        let mut lanes = [1, 2].map(|member| office.lane(member, Faults::seeded(seed + member as u64, 20)));
+        office.world.cluster.assign(1, &office.world.sources());
+        for turn in 0..400 {
+            if turn % 100 == 50 {
+                office.world.cluster.assign(2 - (turn / 100) % 2, &[part("from", 1)]);
+            }
+            for (index, lane) in lanes.iter_mut().enumerate() {
+                office.work(lane, 1).unwrap();
+                for partition in 0..2 {
+                    let shown = office.shown(partition);
+                    let mine = shown.iter().find(|(number, _)| *number == index + 1);
+                    match lane.owned.get(&part("from", partition)) {
+                        None => assert_eq!(mine, None, "it was given up"),
+                        Some(owned) if owned.is_ready() => {
+                            let held = office.committed(partition);
+                            most = held.max(most);
+                            assert_eq!(shown, [(index + 1, held)], "seed {seed}, turn {turn}");
+                        }
+                        Some(_) => {}
+                    }
+                }
+            }
+        }
+    }
+    assert!(most > 2, "nothing was held");
 }
 
 /// One held record on partition 0, and a lane that holds it.

@@ -30,8 +30,8 @@ pub use lanes::{
     PartitionRestored,
 };
 pub use records::{
-    AbortKind, BatchCommitted, ClockAhead, Decided, PartitionProgress, ProducerReplaced, ReplaceCause,
-    TokenCacheUsed, TransactionAborted,
+    AbortKind, BatchCommitted, ChallengeChanged, ClockAhead, Decided, PartitionProgress, ProducerReplaced,
+    ReplaceCause, TokenCacheUsed, TransactionAborted,
 };
 pub use signals::{SignalPublished, SignalsHeldUp};
 

@@ -8,8 +8,9 @@ use opentelemetry::KeyValue;
 use super::micros;
 use crate::authorize::decision::Reason;
 use crate::authorize::ids::{Coordinates, DecisionId};
+use crate::authorize::step_up::Status;
 use crate::authorize::traceparent::TraceParent;
-use crate::telemetry::{Telemetry, TopicPartition};
+use crate::telemetry::{HeldStatus, Telemetry, TopicPartition};
 
 /// A broker's clock is ahead of the gate's by more than the tolerance: what it takes is denied as `token_not_yet_valid`.
 /// Said once for each batch.
@@ -91,6 +92,39 @@ impl Decided<'_> {
     }
 }
 
+/// A challenge of a record that is held was opened, approved, or has ended, and the transaction that says so is committed. A
+/// reminder and an answer that is one of several change nothing here.
+#[derive(Debug)]
+pub struct ChallengeChanged<'a> {
+    /// The route's name.
+    pub route: &'a str,
+    /// Where the held record stood.
+    pub source: &'a Coordinates,
+    /// The challenge's id.
+    pub challenge: &'a str,
+    /// How it stands: `open`, `approved`, or one of its ends.
+    pub status: Status,
+}
+
+impl ChallengeChanged<'_> {
+    /// Counts it and logs it at `debug`.
+    pub fn emit(&self, telemetry: &Telemetry) {
+        let status = self.status.as_str();
+        let labels = [KeyValue::new("route", self.route.to_owned()), KeyValue::new("status", status)];
+        telemetry.inner.instruments.challenges.add(1, &labels);
+        tracing::debug!(
+            name: "challenge_changed",
+            route = self.route,
+            topic = self.source.topic.as_str(),
+            partition = self.source.partition.0,
+            offset = self.source.offset.0,
+            challenge = self.challenge,
+            status,
+            "challenge changed"
+        );
+    }
+}
+
 /// A batch was committed: outcomes, audit records, replay entries and positions together.
 #[derive(Debug)]
 pub struct BatchCommitted {
@@ -130,6 +164,8 @@ pub struct PartitionProgress<'a> {
     pub lag: Option<u64>,
     /// Proofs remembered for it.
     pub replay_entries: usize,
+    /// What is held of it; `None` where the route does not hold.
+    pub held: Option<HeldStatus>,
 }
 
 impl PartitionProgress<'_> {
@@ -141,6 +177,7 @@ impl PartitionProgress<'_> {
             self.route,
             self.lag,
             self.replay_entries as u64,
+            self.held,
         );
     }
 }

@@ -1,6 +1,9 @@
 //! The commands that write and read control topics, each as a process against a real broker.
 
+mod acknowledge;
+mod challenge;
 mod entity;
+mod gates;
 mod revoke;
 mod workflow;
 
@@ -36,7 +39,12 @@ impl Ended {
 
 /// A site whose configuration names control topics, and those topics by the key that names them.
 fn site(broker: &'static Broker, keys: &[&str]) -> (Site, Vec<String>) {
-    let site = Site::new(broker, Plan::default());
+    site_of(broker, Plan::default(), keys)
+}
+
+/// The same with a plan.
+fn site_of(broker: &'static Broker, plan: Plan, keys: &[&str]) -> (Site, Vec<String>) {
+    let site = Site::new(broker, plan);
     let topics: Vec<String> = keys
         .iter()
         .map(|key| {
@@ -48,6 +56,35 @@ fn site(broker: &'static Broker, keys: &[&str]) -> (Site, Vec<String>) {
         keys.iter().zip(&topics).map(|(key, topic)| format!("{key} = \"{topic}\"\n")).collect();
     site.write("countersign.toml", &format!("{}\n[control]\n{lines}", site.read("countersign.toml")));
     (site, topics)
+}
+
+/// A site with an administrator, `keys/admin.jwk`, and one who is none, `keys/other.jwk`.
+fn office(broker: &'static Broker, keys: &[&str]) -> (Site, Vec<String>) {
+    office_of(broker, Plan::default(), keys)
+}
+
+/// The same with a plan.
+fn office_of(broker: &'static Broker, plan: Plan, keys: &[&str]) -> (Site, Vec<String>) {
+    let (site, topics) = site_of(broker, plan, keys);
+    for name in ["admin", "other"] {
+        let file = format!("keys/{name}.jwk");
+        let public = key(&site, &file);
+        site.write(&format!("trust/{name}.jwks"), &format!("{{\"keys\": [{public}]}}"));
+    }
+    let administrators = "[administrators]\nkeys = \"trust/admin.jwks\"\n";
+    site.write("countersign.toml", &format!("{}\n{administrators}", site.read("countersign.toml")));
+    (site, topics)
+}
+
+/// Makes a key and returns its public half.
+fn key(site: &Site, file: &str) -> String {
+    let made = Command::new(env!("CARGO_BIN_EXE_countersign"))
+        .args(["keys", "new", "--out", file])
+        .current_dir(site.path(""))
+        .output()
+        .expect("the program runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8(made.stdout).expect("text")
 }
 
 /// Runs a command of the program in the site's folder, with JSON as its output.

@@ -1,34 +1,7 @@
 //! `revoke`: what no gate would apply is not written, and the list says how each revocation stands.
 
-use std::process::Command;
-
-use super::{run, site};
-use crate::gate::Site;
-use crate::support::kafka::{Broker, NewRecord, broker};
-
-/// A site with an administrator, `keys/admin.jwk`, and one who is none, `keys/other.jwk`.
-fn office(broker: &'static Broker, keys: &[&str]) -> (Site, Vec<String>) {
-    let (site, topics) = site(broker, keys);
-    for name in ["admin", "other"] {
-        let file = format!("keys/{name}.jwk");
-        let public = key(&site, &file);
-        site.write(&format!("trust/{name}.jwks"), &format!("{{\"keys\": [{public}]}}"));
-    }
-    let administrators = "[administrators]\nkeys = \"trust/admin.jwks\"\n";
-    site.write("countersign.toml", &format!("{}\n{administrators}", site.read("countersign.toml")));
-    (site, topics)
-}
-
-/// Makes a key and returns its public half.
-fn key(site: &Site, file: &str) -> String {
-    let made = Command::new(env!("CARGO_BIN_EXE_countersign"))
-        .args(["keys", "new", "--out", file])
-        .current_dir(site.path(""))
-        .output()
-        .expect("the program runs");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    String::from_utf8(made.stdout).expect("text")
-}
+use super::{office, run};
+use crate::support::kafka::{NewRecord, broker};
 
 #[test]
 fn a_revocation_is_verified_written_listed_and_ended() {
@@ -44,6 +17,10 @@ fn a_revocation_is_verified_written_listed_and_ended() {
     assert_eq!(revoke(&[&["--workload", "no identifier"], &sign[..]].concat()).code, 1);
     assert_eq!(revoke(&[&["--subject", "a", "--token", "b"], &sign[..]].concat()).code, 1, "one thing");
     assert_eq!(revoke(&["--subject", "alice"]).code, 1, "nobody signs");
+    let waits = revoke(&[&["--subject", "alice", "--wait"], &sign[..]].concat());
+    assert_eq!(waits.code, 1);
+    assert!(waits.error.contains("names no topic on which gates say"), "{}", waits.error);
+    assert_eq!(revoke(&[&["--subject", "a", "--timeout", "1s"], &sign[..]].concat()).code, 1, "nobody waits");
     assert_eq!(broker.count(&topics[0]), 0);
 
     let written = revoke(&[&["--workload", payer, "--reason", "left"], &sign[..]].concat()).one(0);

@@ -132,6 +132,16 @@ impl GateProcess {
         asked.elapsed()
     }
 
+    /// Stops the process where it stands, until it is [resumed](Self::resume).
+    pub fn pause(&self) {
+        kill(self.pid, Signal::SIGSTOP).expect("the gate is stopped");
+    }
+
+    /// Lets a stopped process go on.
+    pub fn resume(&self) {
+        kill(self.pid, Signal::SIGCONT).expect("the gate goes on");
+    }
+
     /// Asks for another look at keys and policies.
     pub fn hang_up(&self) {
         kill(self.pid, Signal::SIGHUP).expect("the gate is told");

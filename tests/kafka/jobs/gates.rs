@@ -43,8 +43,12 @@ pub(super) fn trust(site: &Site) -> Trust {
 
 /// A worker that hears the gates of a site; it returns once it does.
 pub(super) fn listen(site: &Site, signals: &str, runtime: &Runtime) -> (Signals, Reader) {
+    listen_for(site, signals, runtime, Bounds::default())
+}
+
+fn listen_for(site: &Site, signals: &str, runtime: &Runtime, bounds: Bounds) -> (Signals, Reader) {
     let realm = Realm::parse("test").expect("a realm");
-    let signals = Signals::new(realm, topic(signals), trust(site), Bounds::default());
+    let signals = Signals::new(realm, topic(signals), trust(site), bounds);
     let reader = Reader::start(&signals, &site.broker.client()).expect("a reader");
     runtime.block_on(signals.live());
     (signals, reader)
@@ -141,4 +145,42 @@ fn when_the_last_gate_is_gone_every_watch_ends() {
     let watch = runtime.spawn(Job::open(newest(&site), Arc::new(Nobody), &signals).watch());
     gate.kill();
     assert!(matches!(runtime.block_on(watch).expect("no panic"), Stop::Silence { .. }));
+}
+
+/// What nobody was there to take in, the gate that comes back tells before its first heartbeat: the silence has not ended the
+/// watch, and the fact does. What stands no more, and what is said of others, ends nothing.
+#[test]
+fn what_is_said_while_no_gate_runs_ends_the_work_once_a_gate_is_back() {
+    let Some(broker) = broker("a gate tells what happened shortly before its start") else { return };
+    let site = Site::new(broker, Plan::default());
+    let followed = Followed::new(&site, "10s", false);
+    let topic = tell_signals(&site);
+    let gate = site.start_ready(None);
+    let runtime = Runtime::new().expect("a runtime");
+    // Longer than the default: how fast a gate starts on a busy machine is not what is shown here.
+    let bounds = Bounds { silence: crate::gate::PATIENCE, ..Bounds::default() };
+    let (signals, _reader) = listen_for(&site, &topic, &runtime, bounds);
+    let (mut sender, mut ledger) = (Sender::new(&site), Ledger::default());
+    let mut watch = |job: &str| {
+        ledger.decide(&site, vec![sender.of_workflow(job, Expect::Forward)]);
+        runtime.spawn(Job::open(newest(&site), Arc::new(Nobody), &signals).watch())
+    };
+    let (ended, resumed) = (watch("job-1"), watch("job-2"));
+    gate.kill();
+    let mut facts = vec![followed.workflow("job-1", Status::Cancelled)];
+    followed.workflow("job-2", Status::Suspended);
+    followed.workflow("job-2", Status::Running);
+    facts.push(followed.revoke("subject", "bob"));
+
+    let gate = site.start(None);
+    let stop = runtime.block_on(ended).expect("no panic");
+    assert_eq!(stop, Stop::WorkflowEnded { workflow: "job-1".into(), status: Status::Cancelled });
+    wait_for("the gate to tell everything", || (signal_keys(&site, &topic).len() == 2).then_some(()));
+    let told: BTreeSet<Vec<u8>> = signal_keys(&site, &topic).into_iter().collect();
+    assert_eq!(told, facts.iter().map(key).collect());
+    assert!(!resumed.is_finished(), "it runs again");
+    facts.push(followed.revoke("subject", "alice"));
+    let stop = runtime.block_on(resumed).expect("no panic");
+    assert!(matches!(stop, Stop::Revoked { about, .. } if &*about.id == "alice"));
+    gate.terminate();
 }
