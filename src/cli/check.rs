@@ -150,7 +150,7 @@ fn check_topics(loaded: &Loaded, problems: &mut Problems) -> Option<BTreeMap<Str
     let report = match admin::inspect(
         &config.settings.kafka,
         &admin::source_topics(&config.settings.routes),
-        &admin::control_topics(&config.settings.control),
+        &admin::Others::of(&config.settings),
         false,
     ) {
         Ok(report) => report,

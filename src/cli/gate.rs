@@ -201,9 +201,8 @@ fn start_access(
     gate: &GateSettings,
     work: &Gatework,
 ) -> Result<(Server, RunningDesk), GateFailure> {
-    let desk =
-        RunningDesk::start(gate, access.route.audit.clone(), Arc::clone(&work.codecs), &work.telemetry)?;
     let route = Arc::clone(&access.route);
+    let desk = RunningDesk::start(gate, Arc::clone(&route), access.answers.clone(), work.clone())?;
     let server = serve::access::start(access.listen, access.url.clone(), route, work.clone(), desk.desk())?;
     Ok((server, desk))
 }
@@ -253,10 +252,10 @@ fn topics(
     give_up: &dyn Fn(&AdminError) -> bool,
 ) -> Result<Option<TopicsReport>, GateFailure> {
     let sources = admin::source_topics(&settings.routes);
-    let control = admin::control_topics(&settings.control);
+    let others = admin::Others::of(settings);
     let mut missing_since = None;
     let report = loop {
-        let report = match admin::inspect(&settings.kafka, &sources, &control, true) {
+        let report = match admin::inspect(&settings.kafka, &sources, &others, true) {
             Ok(report) => report,
             Err(error) if give_up(&error) => return Ok(None),
             Err(_) => {

@@ -48,13 +48,23 @@ impl Draft {
 
     /// An answer stands for the record that it answers: its place, and the hash of the answer itself.
     pub(in crate::authorize) fn answered_at(&mut self, place: &Coordinates, answer: &Record) {
-        self.0.topic = place.topic.to_string();
-        self.0.offset = place.offset.0;
+        self.stand_for(place.topic.to_string(), place.offset.0, answer);
+    }
+
+    fn stand_for(&mut self, topic: String, offset: i64, answer: &Record) {
+        self.0.topic = topic;
+        self.0.offset = offset;
         self.0.key_digest = None;
         self.0.value_digest = None;
         let sha256 = answer.value.as_ref().map(|value| sha256(&[value]).to_string());
         let header = TokenKind::StepUpGrant.header_name().to_owned();
         self.0.token_hashes = sha256.map(|sha256| AuditTokenHash { header, sha256 }).into_iter().collect();
+    }
+
+    /// An answer to what was asked over HTTP: it stands nowhere, but for its offset in the answers topic.
+    pub(in crate::authorize) fn answered_over_http(&mut self, answer: &Record) {
+        self.stand_for(String::new(), -1, answer);
+        self.0.partition = -1;
     }
 
     /// What was verified of the held record when the challenge was made.

@@ -1,12 +1,13 @@
 //! An answer from the answers topic is taken in (contract, section 7). Limits: whatever its bytes are, it changes at most how
 //! one record is held, and it always leaves an audit record; what it leads to is decided in a turn of its own.
 
+use super::ask::names_of;
 use super::audited::{action_of, resource_of, workflow_of};
 use super::challenge::{Challenge, ChallengeId, Status};
 use super::entry::{Entry, Pending, Taken, Wait};
-use super::grant::{About, Judge, Unfit};
+use super::grant::{About, Judge, Signed, Unfit};
+use super::holds::Holds;
 use super::kept::{AskedOf, Keep, Payload, Traces};
-use super::settle::names_of;
 use crate::authorize::audit::AuditAnswer;
 use crate::authorize::claims::{GrantClaims, Verdict};
 use crate::authorize::draft::Draft;
@@ -28,12 +29,26 @@ pub(in crate::authorize) fn named(answer: &Record) -> Option<ChallengeId> {
 }
 
 /// What came of an answer.
-struct Effect {
+pub(super) struct Effect {
     effect: &'static str,
     detail: Option<String>,
 }
 
 impl Effect {
+    /// It counts.
+    pub(super) const COUNTED: Self = Self { effect: "counted", detail: None };
+
+    /// It names nothing that waits for it.
+    pub(super) fn stray(detail: &str) -> Self {
+        Self::none("stray", detail)
+    }
+
+    /// Writes it down.
+    pub(super) fn audit(self, mut said: AuditAnswer, draft: &mut Draft) {
+        said.effect = self.effect.to_owned();
+        draft.answer_taken(said, self.detail);
+    }
+
     fn none(effect: &'static str, detail: impl Into<String>) -> Self {
         Self { effect, detail: Some(detail.into()) }
     }
@@ -70,13 +85,7 @@ impl Taking<'_> {
         };
         draft.answered_at(&place, answer);
         let mut traces = Traces::default();
-        let mut said = AuditAnswer {
-            effect: String::new(),
-            approver: None,
-            decision: None,
-            jti: None,
-            offset: Some(answer.source.offset.0),
-        };
+        let mut said = unsaid(answer);
         let asked = held.and_then(|payload| payload.asked.as_ref());
         if let Some(AskedOf { challenge, .. }) = asked {
             draft.of_challenge(challenge);
@@ -84,8 +93,7 @@ impl Taking<'_> {
         let effect = match self.judge(answer, asked, state, &mut said, &mut traces) {
             Ok(effect) | Err(effect) => effect,
         };
-        said.effect = effect.effect.to_owned();
-        draft.answer_taken(said, effect.detail);
+        effect.audit(said, &mut draft);
         (draft, traces)
     }
 
@@ -97,26 +105,10 @@ impl Taking<'_> {
         said: &mut AuditAnswer,
         traces: &mut Traces,
     ) -> Result<Effect, Effect> {
-        let malformed = |detail: String| Effect::none("malformed", detail);
-        let token = answer.value.as_deref().ok_or_else(|| malformed("the answer has no value".to_owned()))?;
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(malformed(format!("the answer is larger than {MAX_TOKEN_BYTES} bytes")));
-        }
-        let jws = Jws::parse(token, TokenKind::StepUpGrant)
-            .map_err(|error| malformed(format!("the answer is no `step-up-grant`: {error}")))?;
-        let claims = GrantClaims::read(jws.payload())
-            .map_err(|error| malformed(format!("the `step-up-grant` {error}")))?;
-        let judge = Judge {
-            gate: self.gate,
-            snapshot: self.moment.snapshot,
-            now: self.moment.now,
-            skew_s: self.route.skew_s,
-        };
-        let signed = judge.verify(&claims, &jws)?;
-        said.approver = Some(signed.approver.clone());
-        said.decision = Some(claims.decision.as_str().to_owned());
-        said.jti = Some(claims.jti.clone());
-        let stray = || Effect::none("stray", "no record is held here for this challenge, or none any more");
+        let (claims, jws) = read(answer)?;
+        let scales = Scales { gate: self.gate, route: self.route, moment: self.moment };
+        let signed = scales.verify(&claims, &jws, said)?;
+        let stray = || Effect::stray("no record is held here for this challenge, or none any more");
         let id = ChallengeId::parse(&claims.challenge).ok_or_else(stray)?;
         let (source, entry) = state.holds.named(id.decision.0).ok_or_else(stray)?;
         let asked = asked.filter(|asked| asked.challenge.id == claims.challenge).ok_or_else(stray)?;
@@ -124,17 +116,80 @@ impl Taking<'_> {
             Wait::Answers(pending) => (entry.clone(), (**pending).clone()),
             Wait::Others => return Err(stray()),
         };
-        let taken_at = accepted(answer, self.route, self.moment.now);
-        let held = Held::of(&asked.challenge).ok_or_else(stray)?;
-        let about = held.about(asked, &pending);
-        let taken = judge.count(&signed, &about, taken_at, &state.holds)?;
-        let fresh = self.fresh(&pending, &taken, taken_at, state)?;
-        let pending = self.counted(fresh, taken, claims.decision, state);
+        let pending = scales.weigh(&signed, answer, asked, &pending, &state.holds)?;
         traces.told.push(asked.standing(&pending, self.moment.now));
         let entry = Entry { wait: Wait::Answers(Box::new(pending)), ..entry };
         traces.kept.push(Keep::State(source, Some(entry.clone())));
         state.holds.put(source, entry);
-        Ok(Effect { effect: "counted", detail: None })
+        Ok(Effect::COUNTED)
+    }
+}
+
+/// What an audit record says of an answer of which nothing is known yet.
+pub(super) fn unsaid(answer: &Record) -> AuditAnswer {
+    let offset = Some(answer.source.offset.0);
+    AuditAnswer { effect: String::new(), approver: None, decision: None, jti: None, offset }
+}
+
+/// The claims of an answer and its signature; nothing is believed yet.
+pub(super) fn read(answer: &Record) -> Result<(GrantClaims, Jws<'_>), Effect> {
+    let malformed = |detail: String| Effect::none("malformed", detail);
+    let token = answer.value.as_deref().ok_or_else(|| malformed("the answer has no value".to_owned()))?;
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(malformed(format!("the answer is larger than {MAX_TOKEN_BYTES} bytes")));
+    }
+    let jws = Jws::parse(token, TokenKind::StepUpGrant)
+        .map_err(|error| malformed(format!("the answer is no `step-up-grant`: {error}")))?;
+    let claims = GrantClaims::read(jws.payload())
+        .map_err(|error| malformed(format!("the `step-up-grant` {error}")))?;
+    Ok((claims, jws))
+}
+
+/// What answers are weighed by.
+pub(super) struct Scales<'a> {
+    pub(super) gate: &'a Gate,
+    pub(super) route: &'a Route,
+    pub(super) moment: &'a Moment<'a>,
+}
+
+impl Scales<'_> {
+    fn judge(&self) -> Judge<'_> {
+        Judge {
+            gate: self.gate,
+            snapshot: self.moment.snapshot,
+            now: self.moment.now,
+            skew_s: self.route.skew_s,
+        }
+    }
+
+    /// Whose answer it is, and says so.
+    pub(super) fn verify<'c>(
+        &'c self,
+        claims: &'c GrantClaims,
+        jws: &Jws<'_>,
+        said: &mut AuditAnswer,
+    ) -> Result<Signed<'c>, Effect> {
+        let signed = self.judge().verify(claims, jws)?;
+        said.approver = Some(signed.approver.clone());
+        said.decision = Some(claims.decision.as_str().to_owned());
+        said.jti = Some(claims.jti.clone());
+        Ok(signed)
+    }
+
+    /// What waits for answers, with this one counted.
+    pub(super) fn weigh(
+        &self,
+        signed: &Signed<'_>,
+        answer: &Record,
+        asked: &AskedOf,
+        pending: &Pending,
+        holds: &Holds,
+    ) -> Result<Pending, Effect> {
+        let taken_at = accepted(answer, self.route, self.moment.now);
+        let held = Held::of(&asked.challenge).ok_or_else(|| Effect::stray("its challenge cannot be read"))?;
+        let taken = self.judge().count(signed, &held.about(asked, pending), taken_at, holds)?;
+        let fresh = self.fresh(pending, &taken, taken_at, holds)?;
+        Ok(self.counted(fresh, taken, signed.decision(), holds))
     }
 
     /// What the answer adds to, if it comes in time, from somebody who has no answer standing.
@@ -143,11 +198,11 @@ impl Taking<'_> {
         pending: &Pending,
         taken: &Taken,
         taken_at: UnixMillis,
-        state: &PartitionState,
+        holds: &Holds,
     ) -> Result<Pending, Effect> {
         let (decision, approver) = (&taken.counted.decision, &taken.counted.approver);
         let of_approver = |other: &&Taken| other.counted.approver == *approver;
-        let good = pending.approved(self.moment.now, self.route.skew_s, &state.holds).find(of_approver);
+        let good = pending.approved(self.moment.now, self.route.skew_s, holds).find(of_approver);
         let refused =
             (pending.status == Status::Refused).then(|| pending.answers.iter().find(of_approver)).flatten();
         if let Some(before) = refused.or(good) {
@@ -177,15 +232,9 @@ impl Taking<'_> {
         Ok(pending)
     }
 
-    fn counted(
-        &self,
-        mut pending: Pending,
-        taken: Taken,
-        decision: Verdict,
-        state: &PartitionState,
-    ) -> Pending {
+    fn counted(&self, mut pending: Pending, taken: Taken, decision: Verdict, holds: &Holds) -> Pending {
         pending.answers.push(taken);
-        let approved = pending.approved(self.moment.now, self.route.skew_s, &state.holds).count();
+        let approved = pending.approved(self.moment.now, self.route.skew_s, holds).count();
         let enough = usize::try_from(pending.approvals).is_ok_and(|needed| approved >= needed);
         pending.status = match decision {
             Verdict::Refuse => Status::Refused,

@@ -1,5 +1,5 @@
 //! `challenge`: the challenges of the configured routes, and answers to them by an approver who holds a key. Limits: it
-//! shows, signs and sends; whether an answer counts is judged by the lane that reads it, and stands in the audit record.
+//! shows, signs and sends; whether an answer counts is judged by the lane or the desk that reads it, and stands in the audit record.
 //! Approvers with a login use the gate's HTTP interface.
 
 mod answer;
@@ -27,6 +27,7 @@ use crate::authorize::route::Holding;
 use crate::authorize::step_up::{Challenge as Asked, ChallengeId, Status};
 use crate::config::{Config, Problems};
 use crate::control::TrustSource;
+use crate::control::answers::AnswerTopics;
 use crate::wire::challenge::{ChallengeCodec, ChallengeCodecError};
 
 use answer::{Approver, is_signed_by};
@@ -121,11 +122,14 @@ pub enum ChallengeError {
     NoRoute,
     /// The text is no challenge's id.
     #[error("`{0}` is no id of a challenge")]
-    #[diagnostic(help("an id is `<topic>:<partition>:<uuid>`; `countersign challenge list` shows them"))]
+    #[diagnostic(help(
+        "an id is `<topic>:<partition>:<uuid>`, over HTTP `http:<desk>:<partition>:<uuid>`; `countersign challenge list` shows them"
+    ))]
     Id(String),
-    /// It was asked over HTTP, where no lane reads an answer.
-    #[error("the challenge was asked over HTTP and is answered there")]
-    Http,
+    /// Nobody of this configuration would read an answer.
+    #[error("nothing of the configuration reads answers to the challenge `{0}`")]
+    #[diagnostic(help("what is asked over HTTP is answered where `[access] answers` names a topic"))]
+    Nowhere(String),
     /// The keys of the configuration have mistakes.
     #[error("the trust of the configuration cannot be used")]
     Trust(Problems),
@@ -237,9 +241,6 @@ impl Desk<'_> {
 
     fn answer(&mut self, answering: &Answering, decision: &'static str) -> Result<Exit, ChallengeError> {
         let id = ChallengeId::parse(&answering.id).ok_or_else(|| ChallengeError::Id(answering.id.clone()))?;
-        if id.partition.0 < 0 {
-            return Err(ChallengeError::Http);
-        }
         let (asked, at) = match self.find(&answering.id)? {
             None => return self.no(&unknown(&answering.id)),
             Some((Shown::Challenge(asked, at), _)) => (asked, at),
@@ -256,9 +257,13 @@ impl Desk<'_> {
         if !answering.yes && !confirmed(&asked, decision)? {
             return self.no("not confirmed: nothing was sent");
         }
-        let answers = self.answers(&id.topic)?;
+        let settings = &self.config.settings;
+        let desks = settings.access.as_ref().and_then(|access| access.answers.clone());
+        let places = AnswerTopics::of(settings.routes.iter().map(|of| &*of.route), desks);
+        let nowhere = || ChallengeError::Nowhere(answering.id.clone());
+        let (answers, partition) = places.place(&id).ok_or_else(nowhere)?;
         let written = TopicClient::new(self.client, answers).write(
-            id.partition,
+            partition,
             answering.id.as_bytes(),
             Some(token.as_bytes()),
         )?;
@@ -358,12 +363,6 @@ impl Desk<'_> {
         let topics: BTreeMap<&str, &Topic> =
             self.holding().map(|holding| (holding.challenges.as_str(), &holding.challenges)).collect();
         if topics.is_empty() { Err(ChallengeError::NoRoute) } else { Ok(topics.into_values().collect()) }
-    }
-
-    /// Where answers about records of that source topic are read.
-    fn answers(&self, source: &Topic) -> Result<&Topic, ChallengeError> {
-        let found = self.holding().find_map(|holding| holding.answers.get(source));
-        found.ok_or(ChallengeError::NoRoute)
     }
 
     fn say(&mut self, decision: &str, id: &str, jti: &str, at: &Coordinates) -> io::Result<()> {
