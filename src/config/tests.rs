@@ -480,6 +480,16 @@ fn access_is_off_until_it_listens_and_then_on_loopback() {
     );
     let settings = read(&asks).config.unwrap().settings.access.unwrap();
     assert_eq!(settings.answers.unwrap().as_str(), "a");
+    for (taken, whose) in [
+        ("payments.commands.answers", "is a topic of the route `payments`"),
+        ("payments.challenges", "is a topic of the route `payments`"),
+        ("payments.audit", "is a topic of the route `payments`"),
+        ("told", "is a topic of `[control]`"),
+    ] {
+        let shared = asks.replace("\"a\"", &format!("{taken:?}")) + "[control]\nsignals = \"told\"\n";
+        let problems = read(&shared).problems.to_string();
+        assert!(problems.contains(whose), "{taken}: {problems}");
+    }
     let off = read_with(GOOD, &[("COUNTERSIGN_ACCESS_LISTEN", "[::1]:8081")]);
     assert!(off.config.unwrap().settings.access.is_some());
 }

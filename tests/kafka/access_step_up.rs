@@ -102,11 +102,13 @@ fn an_approval_over_http_is_used_once_and_ends_with_its_gate() {
     approvers.wait(&site, large, Status::Approved);
     gate.kill();
     let gate = site.start_ready(Some("one"));
-    let again = challenge(&answered(&client(&site, &gate), &pay(large)));
+    let client_of_one = client(&site, &gate);
+    let again = challenge(&answered(&client_of_one, &pay(large)));
     assert_ne!(again, lost);
+    approvers.approve_at_terminal(&site, &approvers.wait(&site, large, Status::Open), "dave");
     gate.terminate();
     let statuses: Vec<Status> = approvers.asked(&site, large).iter().map(|asked| asked.status).collect();
-    assert_eq!(statuses, [Status::Approved, Status::Expired]);
+    assert_eq!(statuses, [Status::Approved, Status::Expired], "nobody came for it");
     let counted = audits(&site).into_iter().filter(|audit| audit.record.outcome == "answer").count();
-    assert_eq!(counted, 5, "each answer once");
+    assert_eq!(counted, 6, "each answer once");
 }

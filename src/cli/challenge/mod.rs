@@ -323,7 +323,9 @@ impl Desk<'_> {
             }
             if let Some((asked, at)) = &last {
                 let counted = asked.answers.iter().any(|answer| answer.jti == jti);
-                let waits = asked.status == Status::Approved || (asked.status.is_open() && !counted);
+                // Over HTTP it stays approved until whoever wanted it asks again.
+                let goes_on = asked.status == Status::Approved && !asked.topic.is_empty();
+                let waits = goes_on || (asked.status.is_open() && !counted);
                 if !waits {
                     Shown::Challenge(asked.clone(), at.clone()).write(self.out, true)?;
                     return Ok(if counted { Exit::Done } else { Exit::No });

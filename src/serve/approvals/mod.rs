@@ -148,7 +148,10 @@ impl Service {
             let wanted = limit - found.len();
             let page = self.approvals.challenges.list(&query, wanted, LOOKED - looked);
             looked += page.looked;
-            let visible = page.found.iter().filter(|challenge| self.seen(&login, challenge) != Seen::Not);
+            let visible = page
+                .found
+                .iter()
+                .filter(|challenge| !self.is_left(challenge) && self.seen(&login, challenge) != Seen::Not);
             found.extend(visible.map(view));
             match page.next {
                 Some(next) if found.len() < limit && looked < LOOKED => query.after = Some(next),
@@ -173,6 +176,12 @@ impl Service {
             }
         }
         Ok((StatusCode::OK, view(&challenge)))
+    }
+
+    /// Whether nobody has told the end of a challenge: the gate that had asked it over HTTP was killed.
+    fn is_left(&self, challenge: &Challenge) -> bool {
+        let is_over = challenge.hold_until < (self.approvals.clock)().0;
+        is_over && challenge.status.is_open() && challenge.topic.is_empty()
     }
 
     /// How a login stands to a challenge by the policies of this moment.

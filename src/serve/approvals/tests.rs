@@ -355,7 +355,15 @@ fn what_was_asked_over_http_is_answered_where_the_desk_reads() {
         c.id = format!("http:{of}:2:{by}");
         (c.topic, c.partition, c.offset) = (String::new(), 2, -1);
     });
+    // What a killed gate has left open is listed no more once its time is over.
+    desk.put(2, Status::Open, |c| {
+        c.id = format!("http:{of}:2:{}", Uuid::from_u128(9));
+        (c.topic, c.hold_until) = (String::new(), NOW.0 - 1);
+    });
     let token = desk.token("carol", json!({}));
+    let listed = Got::of(desk.client.get(desk.to("/challenges")).bearer_auth(&token));
+    let ids: Vec<_> = listed.body["challenges"].as_array().unwrap().iter().map(|c| c["id"].clone()).collect();
+    assert_eq!(ids, [json!(id)]);
     let got = desk.post(&format!("{id}/answer"), &token, &json!({"decision": "approve"}));
     assert_eq!(got.status, 202, "{}", got.body);
     assert_eq!(got.body["written"]["topic"], "access.answers");

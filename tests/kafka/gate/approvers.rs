@@ -2,6 +2,8 @@
 //! key of their own, as in development.
 
 use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 
 use countersign::authorize::jose::{Algorithm, SigningKey, TokenKind};
 use countersign::authorize::step_up::{Challenge, Status};
@@ -38,6 +40,9 @@ impl Approvers {
     pub fn join(site: &Site) -> Self {
         let (challenges, answers) = (site.broker.unique("challenges"), site.broker.unique("access-answers"));
         let key = SigningKey::from_seed(Algorithm::EdDsa, &[31; 32], Some("login")).expect("a key");
+        site.write("keys/login.jwk", &key.private_jwk());
+        let only_mine = Permissions::from_mode(0o600);
+        fs::set_permissions(site.path("keys/login.jwk"), only_mine).expect("a file of the site");
         site.write("trust/login.jwks", &json!({ "keys": [key.public_jwk()] }).to_string());
         let approvers =
             format!("[approvers.\"{ISSUER}\"]\nkeys = \"trust/login.jwks\"\ntype = \"User\"\n[[route]]");
@@ -69,6 +74,13 @@ impl Approvers {
         wait_for(&format!("{resource} to be {}", status.as_str()), || {
             self.asked(site, resource).pop().filter(|challenge| challenge.status == status)
         })
+    }
+
+    /// Somebody approves at a terminal, and waits until that is counted.
+    pub fn approve_at_terminal(&self, site: &Site, challenge: &Challenge, who: &str) {
+        let of = ["--signing-key", "keys/login.jwk", "--issuer", ISSUER, "--subject", who];
+        let how = ["--yes", "--wait"];
+        site.command(&[&["challenge", "approve", &challenge.id][..], &of, &how].concat());
     }
 
     /// Somebody answers, in the partition that the challenge names.
