@@ -1,5 +1,5 @@
-//! A worker whose work takes long: eight steps, two of them sensitive. It asks a gate before those two, and stops when a
-//! gate says that its workflow has ended, or that somebody behind the work was revoked.
+//! A worker whose work takes long: eight steps, two of them sensitive. It asks a gate before those two, waits where a person
+//! has to agree first, and stops when a gate says that its workflow has ended, or that somebody behind the work was revoked.
 //!
 //! ```sh
 //! cargo run --example long_job -- localhost:9092 http://127.0.0.1:8081

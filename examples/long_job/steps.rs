@@ -8,6 +8,9 @@ use countersign::authorize::request::Action;
 use countersign::worker::job::{Job, Leave, Refused};
 use countersign::worker::signals::Stop;
 
+/// How often a job asks whether a person has agreed by now.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// How a job has ended.
 #[derive(Debug)]
 pub enum End {
@@ -82,8 +85,25 @@ impl Bench {
     }
 }
 
-/// Asks for a sensitive step on the resource that the work is about.
+/// Asks for a sensitive step on the resource that the work is about. Where a person has to agree first, it says what it waits
+/// for and asks again until they have, or have refused; whatever stops the job stops the waiting too.
 async fn ask(job: Job, action: &str) -> Result<(Job, Leave), Refused> {
     let resource = job.received().resource.clone();
-    job.check(Action { name: action.to_owned(), properties: None }, resource).await
+    let mut answer = job.check(Action { name: action.to_owned(), properties: None }, resource).await;
+    let mut waiting_for = None;
+    loop {
+        match answer {
+            // Without a challenge nobody was asked, and nobody will answer.
+            Err(Refused::StepUp { asked, again }) if asked.challenge.is_some() => {
+                if waiting_for != asked.challenge {
+                    let challenge = asked.challenge.as_deref().unwrap_or_default();
+                    println!("to {action}, waiting for {}: {challenge}", asked.names.join(", "));
+                    waiting_for = asked.challenge;
+                }
+                tokio::time::sleep(AGAIN).await;
+                answer = again.ask().await;
+            }
+            answer => return answer,
+        }
+    }
 }

@@ -19,7 +19,7 @@ use super::standing::Found;
 use super::traceparent::TraceParent;
 
 /// An audit record without its outcome.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Draft(pub(super) AuditRecord);
 
 impl Draft {

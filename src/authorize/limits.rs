@@ -49,6 +49,14 @@ pub const MAX_BODY_BYTES: usize = 64 * 1024;
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
 /// Proofs of requests over HTTP that are remembered: about 41 MB. Past that nobody is answered until some are forgotten.
 pub const MAX_REQUEST_PROOFS: usize = 1_000_000;
+/// Challenges that one desk remembers: asked over HTTP and open, or refused and not yet over. Each is up to about 10 KiB, so 100 MB.
+/// Past that an evaluation that needs a step-up is denied without a challenge.
+pub const MAX_CHALLENGES: usize = 10_000;
+/// Those of one caller: or one that asks for ever new things would keep everybody else from asking a person.
+pub const MAX_CHALLENGES_OF_CALLER: usize = 1_000;
+/// Bytes of action, resource and workflow, as JSON, that a person is asked about over HTTP. They are kept in memory, and
+/// published whole at each change; nobody reads more before approving.
+pub const MAX_ASKED_BYTES: usize = 8 * 1024;
 /// Policies of one bundle, links of templates counted. Bounds memory and the time to load and validate.
 pub const MAX_POLICIES: usize = 100_000;
 /// Bytes of one policy, schema or entity file. It is parsed whole, on the path of a reload.

@@ -134,6 +134,13 @@ pub struct Holding {
     pub max_waiting: usize,
 }
 
+impl Holding {
+    /// Every topic of it.
+    pub fn topics(&self) -> impl Iterator<Item = &Topic> {
+        std::iter::once(&self.challenges).chain(self.holds.values()).chain(self.answers.values())
+    }
+}
+
 /// What a held record means for later ones of its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {

@@ -1,7 +1,7 @@
 //! The part of a gate that approvers speak to: the issuers' keys, the challenges, the producer of answers and the HTTP
 //! interface over them. Limits: it is started only where `[approvals]` says so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::clock;
 use crate::authorize::ids::UnixMillis;
 use crate::authorize::route::Route;
 use crate::config::{ApprovalSettings, Settings};
-use crate::control::answers::{AnswerWriter, AnswersError};
+use crate::control::answers::{AnswerTopics, AnswerWriter, AnswersError};
 use crate::control::challenges::{ChallengeFollower, Challenges, ChallengesError};
 use crate::control::oidc::OidcIssuers;
 use crate::serve::approvals::{self, Approvals};
@@ -58,9 +58,10 @@ impl RunningApprovals {
         let group = &settings.member.group;
         let follower = challenges.follow(&settings.kafka, group, topics, &work.telemetry)?;
         let issuers = OidcIssuers::start(&approvals.issuers, &work.telemetry, now);
+        let desks = settings.access.as_ref().and_then(|access| access.answers.clone());
         let parts = Approvals {
             engine: Arc::clone(&work.engine),
-            routes: by_name(routes),
+            places: AnswerTopics::of(routes.iter().map(Arc::as_ref), desks),
             snapshots: Arc::clone(&work.snapshots),
             issuers: issuers.map_err(ApprovalsFailure::Issuers)?,
             challenges,
@@ -81,8 +82,4 @@ impl RunningApprovals {
 /// The present moment; before 1970 every token is not valid yet.
 fn now() -> UnixMillis {
     clock::now().unwrap_or(UnixMillis(0))
-}
-
-fn by_name(routes: &[Arc<Route>]) -> BTreeMap<String, Arc<Route>> {
-    routes.iter().map(|route| (route.name.clone(), Arc::clone(route))).collect()
 }

@@ -177,19 +177,15 @@ fn check_topics(
     let config = loaded.config.as_ref()?;
     let mut sources = admin::source_topics(&config.settings.routes);
     admin::hold_for(&mut sources, Duration::from_secs(longest_hold_s.unwrap_or(0).into()));
-    let report = match admin::inspect(
-        &config.settings.kafka,
-        &sources,
-        &admin::control_topics(&config.settings.control),
-        false,
-    ) {
-        Ok(report) => report,
-        Err(error) => {
-            let help = "is `bootstrap.servers` in `[kafka]` right, and the broker up?";
-            problems.push(Problem::error(error.to_string()).help(help));
-            return None;
-        }
-    };
+    let report =
+        match admin::inspect(&config.settings.kafka, &sources, &admin::Others::of(&config.settings), false) {
+            Ok(report) => report,
+            Err(error) => {
+                let help = "is `bootstrap.servers` in `[kafka]` right, and the broker up?";
+                problems.push(Problem::error(error.to_string()).help(help));
+                return None;
+            }
+        };
     for problem in &report.problems {
         problems.push(Problem::error(problem.to_string()).help(problem.help()));
     }

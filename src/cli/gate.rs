@@ -213,9 +213,8 @@ fn start_access(
     gate: &GateSettings,
     work: &Gatework,
 ) -> Result<(Server, RunningDesk), GateFailure> {
-    let desk =
-        RunningDesk::start(gate, access.route.audit.clone(), Arc::clone(&work.codecs), &work.telemetry)?;
     let route = Arc::clone(&access.route);
+    let desk = RunningDesk::start(gate, Arc::clone(&route), access.answers.clone(), work.clone())?;
     let server = serve::access::start(access.listen, access.url.clone(), route, work.clone(), desk.desk())?;
     Ok((server, desk))
 }
@@ -267,10 +266,10 @@ fn topics(
 ) -> Result<Option<TopicsReport>, GateFailure> {
     let mut sources = admin::source_topics(&settings.routes);
     admin::hold_for(&mut sources, Duration::from_secs(longest_hold_s.unwrap_or(0).into()));
-    let control = admin::control_topics(&settings.control);
+    let others = admin::Others::of(settings);
     let mut missing_since = None;
     let report = loop {
-        let report = match admin::inspect(&settings.kafka, &sources, &control, true) {
+        let report = match admin::inspect(&settings.kafka, &sources, &others, true) {
             Ok(report) => report,
             Err(error) if give_up(&error) => return Ok(None),
             Err(_) => {

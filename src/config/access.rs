@@ -4,9 +4,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::control::{ControlSettings, route_of};
 use super::document::{Table, nearest};
+use super::item::Item;
 use super::problem::Problem;
 use super::route::RouteSettings;
+use crate::authorize::ids::Topic;
 use crate::authorize::route::Route;
 
 /// Where and how access evaluations are answered.
@@ -18,16 +21,23 @@ pub struct AccessSettings {
     pub url: Option<String>,
     /// By whose rules: what a caller must bring, mask, audit topic.
     pub route: Arc<Route>,
+    /// Where people answer what is asked about evaluations; `None` where nobody is asked.
+    pub answers: Option<Topic>,
 }
 
-/// Reads the table; its route is one of `routes`.
-pub(super) fn read_access(mut table: Table<'_, '_>, routes: &[RouteSettings]) -> Option<AccessSettings> {
+/// Reads the table; its route is one of `routes`, and its topic none of theirs, nor of `control`.
+pub(super) fn read_access(
+    mut table: Table<'_, '_>,
+    routes: &[RouteSettings],
+    control: &ControlSettings,
+) -> Option<AccessSettings> {
     let listen = table.take("listen");
     let insecure = table.take("insecure_listen").and_then(|item| item.flag()).unwrap_or(false);
     let route = table.take("route");
     let url = table.take("url");
+    let answers = table.take("answers");
     let Some(listen) = listen else {
-        for item in [route, url].into_iter().flatten() {
+        for item in [route, url, answers].into_iter().flatten() {
             item.report(
                 Problem::warning(format!("`{}` has no effect without `access.listen`", item.path))
                     .help("write `listen = \"127.0.0.1:8081\"` to answer access evaluations"),
@@ -85,7 +95,36 @@ pub(super) fn read_access(mut table: Table<'_, '_>, routes: &[RouteSettings]) ->
         Some(text)
     });
     table.finish();
-    Some(AccessSettings { listen: address?, url, route: Arc::clone(&route?.route) })
+    let route = Arc::clone(&route?.route);
+    let answers = answers.and_then(|item| read_answers(&item, &route, routes, control));
+    Some(AccessSettings { listen: address?, url, route, answers })
+}
+
+/// The topic of answers: people are asked where the route asks them about records.
+fn read_answers(
+    item: &Item<'_, '_>,
+    route: &Route,
+    routes: &[RouteSettings],
+    control: &ControlSettings,
+) -> Option<Topic> {
+    let topic = item.parse::<Topic>()?;
+    if route.holding.is_none() {
+        item.report(
+            Problem::error(format!("`access.answers` while the route `{}` has no `challenges`", route.name))
+                .help("name the topic of its challenges in the route: that is where people read what they are asked"),
+        );
+    } else if let Some(route) = route_of(&topic, routes) {
+        item.report(
+            Problem::error(format!("`access.answers` is a topic of the route `{route}`: `{topic}`"))
+                .help("each gate reads it for what was asked over HTTP alone: give it a topic of its own"),
+        );
+    } else if control.followed().chain(&control.fleet).chain(&control.signals).any(|other| *other == topic) {
+        item.report(
+            Problem::error(format!("`access.answers` is a topic of `[control]`: `{topic}`"))
+                .help("give it a topic of its own"),
+        );
+    }
+    Some(topic)
 }
 
 /// Scheme, host and perhaps port and path, as a proof's `aud` begins with it.

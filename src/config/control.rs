@@ -175,12 +175,13 @@ pub(super) fn read_control(
 }
 
 /// The route that reads or writes this topic.
-fn route_of<'r>(topic: &Topic, routes: &'r [RouteSettings]) -> Option<&'r str> {
+pub(super) fn route_of<'r>(topic: &Topic, routes: &'r [RouteSettings]) -> Option<&'r str> {
     let uses = |settings: &&RouteSettings| {
         let route = &settings.route;
         route.from.contains(topic)
             || settings.replay_topics.values().any(|replay| replay == topic)
             || [&route.to, &route.denied, &route.audit].contains(&topic)
+            || route.holding.iter().any(|holding| holding.topics().any(|other| other == topic))
     };
     routes.iter().find(uses).map(|settings| settings.route.name.as_str())
 }

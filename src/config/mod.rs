@@ -291,7 +291,7 @@ impl Loaded {
             );
         }
         let control = read_control(root.table("control"), &routes, &trust.others);
-        let access = read_access(root.table("access"), &routes);
+        let access = read_access(root.table("access"), &routes, &control);
         root.finish();
 
         let problems = reading.finish();

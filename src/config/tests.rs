@@ -499,6 +499,22 @@ fn access_is_off_until_it_listens_and_then_on_loopback() {
     let open = "listen = \"0.0.0.0:8081\"\ninsecure_listen = true\nurl = \"https://gate.example.org/a\"";
     let settings = access(open).config.unwrap().settings.access.unwrap();
     assert_eq!(settings.url.as_deref(), Some("https://gate.example.org/a"));
+    assert_eq!(settings.answers, None);
+    let asks = format!(
+        "{GOOD}challenges = \"payments.challenges\"\n[access]\nlisten = \"127.0.0.1:1\"\nanswers = \"a\"\n"
+    );
+    let settings = read(&asks).config.unwrap().settings.access.unwrap();
+    assert_eq!(settings.answers.unwrap().as_str(), "a");
+    for (taken, whose) in [
+        ("payments.commands.answers", "is a topic of the route `payments`"),
+        ("payments.challenges", "is a topic of the route `payments`"),
+        ("payments.audit", "is a topic of the route `payments`"),
+        ("told", "is a topic of `[control]`"),
+    ] {
+        let shared = asks.replace("\"a\"", &format!("{taken:?}")) + "[control]\nsignals = \"told\"\n";
+        let problems = read(&shared).problems.to_string();
+        assert!(problems.contains(whose), "{taken}: {problems}");
+    }
     let off = read_with(GOOD, &[("COUNTERSIGN_ACCESS_LISTEN", "[::1]:8081")]);
     assert!(off.config.unwrap().settings.access.is_some());
 }
@@ -514,6 +530,8 @@ fn every_mistake_about_access_has_its_place_and_its_advice() {
         ("listen = \"127.0.0.1:1\"\nurl = \"a.example.org\"", "no base", "scheme"),
         ("listen = \"127.0.0.1:1\"\nlisen = 1", "`lisen` is not a key in `access`", "`listen`"),
         ("route = \"payments\"", "no effect without `access.listen`", "8081"),
+        ("answers = \"a\"", "no effect without `access.listen`", "8081"),
+        ("listen = \"127.0.0.1:1\"\nanswers = \"a\"", "has no `challenges`", "name the topic"),
         (&format!("listen = \"127.0.0.1:1\"\n{second}"), "`access.route` is missing", "name the route"),
     ] {
         let loaded = access(lines);

@@ -2,6 +2,7 @@
 //! Limits: an answer that the broker has not confirmed within seconds is reported as such, and may stand there all the
 //! same; the lane counts the first of an approver's answers alone.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -11,10 +12,36 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
 
 use crate::authorize::ids::{Coordinates, Offset, Partition, Topic};
+use crate::authorize::route::Route;
+use crate::authorize::step_up::{Asker, ChallengeId};
 use crate::config::KafkaProperties;
 
 /// How long an answer may be under way.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(5);
+
+/// Where answers are read, by who asked.
+#[derive(Debug, Clone, Default)]
+pub struct AnswerTopics {
+    lanes: BTreeMap<Topic, Topic>,
+    desks: Option<Topic>,
+}
+
+impl AnswerTopics {
+    /// Of these routes, and of what is asked over HTTP: `answers` of `[access]`.
+    pub fn of<'r>(routes: impl IntoIterator<Item = &'r Route>, desks: Option<Topic>) -> Self {
+        let holding = routes.into_iter().filter_map(|route| route.holding.as_ref());
+        Self { lanes: holding.flat_map(|holding| holding.answers.clone()).collect(), desks }
+    }
+
+    /// Where answers to that challenge are read; `None` where nothing of this configuration has asked it.
+    pub fn place(&self, id: &ChallengeId) -> Option<(&Topic, Partition)> {
+        let topic = match &id.asker {
+            Asker::Lane(source) => self.lanes.get(source),
+            Asker::Desk(_) => self.desks.as_ref(),
+        };
+        Some((topic?, id.partition))
+    }
+}
 
 /// Why an answer was not written, as far as is known: the client's words.
 #[derive(Debug, thiserror::Error)]

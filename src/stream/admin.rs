@@ -18,7 +18,7 @@ use self::look::Look;
 use crate::authorize::ids::Topic;
 use crate::authorize::replay::window_ms;
 use crate::authorize::route::Route;
-use crate::config::{KafkaProperties, RouteSettings};
+use crate::config::{AccessSettings, KafkaProperties, RouteSettings, Settings};
 
 /// How long one question may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -67,7 +67,7 @@ impl HoldingTopics {
             challenges: holding.challenges.clone(),
             holds: holding.holds.get(source)?.clone(),
             answers: holding.answers.get(source)?.clone(),
-            keep: Duration::from_secs(holding.hold_s.into()) + ANSWERS_SLACK,
+            keep: keep(holding.hold_s),
         })
     }
 }
@@ -98,6 +98,44 @@ pub fn hold_for(sources: &mut [SourceTopic], longest: Duration) {
     for topics in sources.iter_mut().filter_map(|source| source.holding.as_mut()) {
         topics.keep = topics.keep.max(longest + ANSWERS_SLACK);
     }
+}
+
+/// The topics of a gate that belong to no source.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Others {
+    /// Those that every gate follows, and those that it tells others by.
+    pub control: Vec<ControlTopic>,
+    /// That of answers to what was asked over HTTP.
+    pub answers: Option<AnswersTopic>,
+}
+
+/// The topic of answers to what was asked over HTTP; stamped by the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswersTopic {
+    /// The topic.
+    pub topic: Topic,
+    /// How long answers must be kept: nothing waits longer where the policies do not say so.
+    pub keep: Duration,
+}
+
+impl Others {
+    /// Those that a configuration names.
+    pub fn of(settings: &Settings) -> Self {
+        let answers = settings.access.as_ref().and_then(AnswersTopic::of);
+        Self { control: control_topics(&settings.control), answers }
+    }
+}
+
+impl AnswersTopic {
+    fn of(access: &AccessSettings) -> Option<Self> {
+        let holding = access.route.holding.as_ref()?;
+        Some(Self { topic: access.answers.clone()?, keep: keep(holding.hold_s) })
+    }
+}
+
+/// How long answers to what is held so long are kept.
+fn keep(hold_s: u32) -> Duration {
+    Duration::from_secs(hold_s.into()) + ANSWERS_SLACK
 }
 
 /// How long a proof is remembered on a route.
@@ -313,7 +351,7 @@ pub enum AdminError {
 pub fn inspect(
     properties: &KafkaProperties,
     sources: &[SourceTopic],
-    control: &[ControlTopic],
+    others: &Others,
     make: bool,
 ) -> Result<TopicsReport, AdminError> {
     let mut config = ClientConfig::new();
@@ -326,8 +364,11 @@ pub fn inspect(
     for source in sources {
         look.source(source, make)?;
     }
-    for topic in control {
+    for topic in &others.control {
         look.control(topic, make)?;
+    }
+    if let Some(answers) = &others.answers {
+        look.desk_answers(answers, make)?;
     }
     Ok(look.into_report())
 }

@@ -1,8 +1,10 @@
-//! The desk: what was decided over HTTP is written to the audit topic in transactions of audit records alone, and each
-//! answer waits for its commit. One thread a gate, with a transactional id of its own. Limits: it decides nothing and reads
-//! nothing; an audit record can stand for an answer that no longer reached its caller, never the reverse.
+//! The desk: what was decided over HTTP is written to the audit topic in transactions of its own, and each answer waits for
+//! its commit. It keeps what people were asked over HTTP, and takes in what they answer. One thread a gate, with a
+//! transactional id of its own. Limits: it decides no evaluation, but for whether enough have approved of it; an audit record
+//! can stand for an answer that no longer reached its caller, never the reverse.
 
 mod clerk;
+mod people;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -18,14 +20,14 @@ use tokio::sync::oneshot;
 
 use self::clerk::Clerk;
 use super::clock::{Clock as _, SystemClock};
+use super::deciding::Gatework;
 use super::gate::GateSettings;
 use super::kafka::KafkaLog;
 use super::lane::{Stop, TopicLimits};
 use super::log::{Log, LogError};
-use crate::authorize::audit::AuditRecord;
+use crate::authorize::access::{Evaluated, Semantic};
 use crate::authorize::ids::Topic;
-use crate::telemetry::Telemetry;
-use crate::wire::outgoing::Codecs;
+use crate::authorize::route::Route;
 
 /// How long the first of a batch waits for others.
 const LINGER: Duration = Duration::from_millis(2);
@@ -55,24 +57,41 @@ pub enum DeskError {
     TooLarge,
 }
 
-/// The audit records of one request, and whom to tell.
+/// What one request has decided so far, and whom to tell.
 struct Request {
-    audits: Vec<AuditRecord>,
-    reply: oneshot::Sender<Result<(), DeskError>>,
+    evaluated: Vec<Evaluated>,
+    semantic: Semantic,
+    reply: oneshot::Sender<Told>,
 }
+
+/// What a caller is told: how each evaluation ended, up to the one with which the list ends.
+type Told = Result<Vec<Evaluated>, DeskError>;
 
 /// Where the desk writes.
 #[derive(Debug, Clone)]
 pub struct DeskSettings {
-    /// The audit topic.
-    pub audit: Topic,
-    /// What it takes, as far as it is known.
+    /// By whose rules, and to whose audit topic.
+    pub route: Arc<Route>,
+    /// What the audit topic takes, as far as it is known.
     pub limits: TopicLimits,
+    /// Where people are asked and answer; `None` where nobody is asked.
+    pub people: Option<PeopleSettings>,
     /// What names this gate among others: the first part of the names of its trees.
     pub name: String,
 }
 
-/// A handle to hand in audit records. Cloning is cheap.
+/// Where people are asked, and where they answer.
+#[derive(Debug, Clone)]
+pub struct PeopleSettings {
+    /// Where challenges are published.
+    pub challenges: Topic,
+    /// What that takes, as far as it is known.
+    pub limits: TopicLimits,
+    /// Where answers are read.
+    pub answers: Topic,
+}
+
+/// A handle to hand in what was decided. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Desk {
     queue: SyncSender<Request>,
@@ -80,16 +99,17 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Waits until these records are committed: all of them, or none.
+    /// Settles what waits for people, up to the evaluation with which the list ends, and waits until the audit records are
+    /// committed: all of them, or none.
     ///
     /// # Errors
-    /// [`DeskError`]: then nothing may be answered that they say.
-    pub async fn commit(&self, audits: Vec<AuditRecord>) -> Result<(), DeskError> {
+    /// [`DeskError`]: then nothing may be answered.
+    pub async fn commit(&self, evaluated: Vec<Evaluated>, semantic: Semantic) -> Told {
         if !self.open.load(Ordering::Relaxed) {
             return Err(DeskError::Unavailable);
         }
         let (reply, told) = oneshot::channel();
-        self.queue.try_send(Request { audits, reply }).map_err(|refused| match refused {
+        self.queue.try_send(Request { evaluated, semantic, reply }).map_err(|refused| match refused {
             TrySendError::Full(_) => DeskError::Busy,
             TrySendError::Disconnected(_) => DeskError::Unavailable,
         })?;
@@ -101,7 +121,7 @@ impl Desk {
     }
 }
 
-/// The desk's thread. Dropped, it writes what it has in hand, refuses the rest and ends.
+/// The desk's thread. Dropped, it writes what it has in hand, refuses the rest, ends what people were asked and ends.
 #[derive(Debug)]
 pub struct RunningDesk {
     desk: Desk,
@@ -110,19 +130,20 @@ pub struct RunningDesk {
 }
 
 impl RunningDesk {
-    /// Starts the desk of a gate. No broker needs to be there yet.
+    /// Starts the desk of a gate, which answers by the rules of `route` and takes in people's `answers`, where there is a
+    /// topic for them. No broker needs to be there yet.
     ///
     /// # Errors
     /// [`DeskStartError`] where the client or the thread cannot be made.
     pub fn start(
         gate: &GateSettings,
-        audit: Topic,
-        codecs: Arc<Codecs>,
-        telemetry: &Telemetry,
+        route: Arc<Route>,
+        answers: Option<Topic>,
+        work: Gatework,
     ) -> Result<Self, DeskStartError> {
-        let settings = gate.desk(audit);
+        let settings = gate.desk(route, answers);
         let log = KafkaLog::new(gate.desk_kafka())?;
-        let clerk = Clerk::new(log, SystemClock::start(), settings, codecs, telemetry.clone());
+        let clerk = Clerk::new(log, SystemClock::start(), settings, work);
         Ok(Self::run(clerk)?)
     }
 
@@ -191,11 +212,13 @@ fn work<L: Log>(
         match requests.recv_timeout(LOOK) {
             Ok(first) => clerk.write(gather(first, requests, &clock)),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => break,
         }
+        clerk.listen();
     }
     open.store(false, Ordering::Relaxed);
     refuse(requests);
+    clerk.close();
 }
 
 /// The requests of one transaction: those that come within the linger.

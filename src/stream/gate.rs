@@ -2,6 +2,7 @@
 //! fails ends alone, and [`Gate::failed`] says so: whether the process goes on is its owner's choice.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use super::admin::{TopicFacts, window};
 use super::breaker::TryAgain;
 use super::clock::SystemClock;
 use super::decider::Decider;
-use super::desk::DeskSettings;
+use super::desk::{DeskSettings, PeopleSettings};
 use super::kafka::KafkaLog;
 use super::kafka::settings::{KafkaSettings, writer_prefix};
 use super::lane::{HoldTopics, Lane, LaneError, LaneSettings, Source, Stop, TopicLimits};
@@ -110,10 +111,15 @@ impl GateSettings {
         self.instance.as_deref().unwrap_or(&self.nonce)
     }
 
-    /// Where this gate's desk writes.
-    pub(super) fn desk(&self, audit: Topic) -> DeskSettings {
-        let limits = self.lane.limits.get(&audit).copied().unwrap_or_default();
-        DeskSettings { audit, limits, name: self.name().to_owned() }
+    /// Where this gate's desk writes, by the rules of `route`, and where people answer what it asks.
+    pub(super) fn desk(&self, route: Arc<Route>, answers: Option<Topic>) -> DeskSettings {
+        let limits = |topic: &Topic| self.lane.limits.get(topic).copied().unwrap_or_default();
+        let people = route.holding.as_ref().zip(answers).map(|(holding, answers)| PeopleSettings {
+            limits: limits(&holding.challenges),
+            challenges: holding.challenges.clone(),
+            answers,
+        });
+        DeskSettings { limits: limits(&route.audit), people, name: self.name().to_owned(), route }
     }
 
     /// The connection of its desk, which never joins the group.

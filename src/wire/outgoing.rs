@@ -15,7 +15,7 @@ use crate::authorize::jose::sha256;
 use crate::authorize::record::{Header, Record};
 use crate::authorize::route::{Compatibility, Partitioner, Route};
 use crate::authorize::state::PartitionState;
-use crate::authorize::step_up::{Keep, Traces};
+use crate::authorize::step_up::{Challenge, Keep, Traces};
 
 /// A record to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +101,27 @@ impl Codecs {
     /// The codecs of the published schemas.
     pub fn new() -> Result<Self, EffectsError> {
         Ok(Self { audit: AuditCodec::new()?, challenge: ChallengeCodec::new()? })
+    }
+
+    /// A challenge as it now stands, for its topic of so many partitions.
+    ///
+    /// # Errors
+    /// Avro's own complaint.
+    pub fn challenge(
+        &self,
+        topic: &Topic,
+        partitions: i32,
+        challenge: &Challenge,
+    ) -> Result<Outgoing, EffectsError> {
+        let key = Bytes::from(challenge.id.clone());
+        Ok(Outgoing {
+            topic: topic.clone(),
+            partition: Partition(Partitioner::Murmur2.partition(&key, partitions)),
+            timestamp: None,
+            value: Some(Bytes::from(self.challenge.encode(challenge)?)),
+            key: Some(key),
+            headers: Vec::new(),
+        })
     }
 }
 
@@ -188,18 +209,11 @@ fn left(
         Ok(Kept { record, payload_of })
     });
     let kept = kept.collect::<Result<_, EffectsError>>()?;
-    let told = told.into_iter().map(|challenge| {
-        let key = Bytes::from(challenge.id.clone());
-        Ok(Outgoing {
-            topic: holding.challenges.clone(),
-            partition: Partition(Partitioner::Murmur2.partition(&key, counts.challenges)),
-            timestamp: None,
-            value: Some(Bytes::from(codecs.challenge.encode(&challenge)?)),
-            key: Some(key),
-            headers: Vec::new(),
-        })
-    });
-    Ok((kept, told.collect::<Result<_, EffectsError>>()?))
+    let told = told
+        .iter()
+        .map(|challenge| codecs.challenge(&holding.challenges, counts.challenges, challenge))
+        .collect::<Result<_, _>>()?;
+    Ok((kept, told))
 }
 
 fn forwarded(route: &Route, record: &Record, forward: Forward, counts: PartitionCounts) -> Outgoing {

@@ -23,17 +23,28 @@ entity Invoice;
 action pay appliesTo { principal: [Workload], resource: [Invoice], context: { now: datetime, sender: Workload } };
 ";
 const POLICIES: &str = r#"
-@id("payer-may-pay") permit (principal == Workload::"spiffe://example.org/agent/payer", action, resource);
-@id("frozen") forbid (principal, action, resource == Invoice::"inv-frozen");
-@id("large") @step_up("manager") @message("Pay it?") forbid (principal, action, resource == Invoice::"inv-large");
+@id("payer-may-pay")
+permit (principal == Workload::"spiffe://example.org/agent/payer", action == Action::"pay", resource);
+@id("frozen") forbid (principal, action == Action::"pay", resource == Invoice::"inv-frozen");
+@id("large") @step_up("manager") @message("Pay it?")
+forbid (principal, action == Action::"pay", resource == Invoice::"inv-large");
+@id("later") @step_up("manager") forbid (principal, action == Action::"pay", resource == Invoice::"inv-later");
 "#;
 
-/// A site whose gates answer access evaluations by a route that wants no Txn-Token.
-fn site(broker: &'static Broker) -> Site {
-    let site = Site::new(broker, Plan::default());
+/// A site whose signed route wants no Txn-Token, and has these lines beside.
+pub fn site(broker: &'static Broker, route: &'static str) -> Site {
+    let site = Site::new(broker, Plan { route, ..Plan::default() });
     site.write("policies/schema.cedarschema", SCHEMA);
     site.write("policies/policies.cedar", POLICIES);
     let config = site.read("countersign.toml").replace("\"workload\", \"transaction\"", "\"workload\"");
+    site.write("countersign.toml", &config);
+    site
+}
+
+/// Its gates answer access evaluations, and ask nobody.
+fn answering(broker: &'static Broker) -> Site {
+    let site = site(broker, "");
+    let config = site.read("countersign.toml");
     site.write(
         "countersign.toml",
         &format!("{config}\n[access]\nlisten = \"127.0.0.1:0\"\nroute = \"payments\"\n"),
@@ -54,18 +65,18 @@ fn payer(site: &Site) -> Caller {
     Caller::new(own, &wit).expect("a caller")
 }
 
-fn client(site: &Site, gate: &GateProcess) -> Client {
+pub fn client(site: &Site, gate: &GateProcess) -> Client {
     let address = wait_for("the address of access evaluations", || gate.serving("access evaluations"));
     Client::new(payer(site), &format!("http://{address}")).expect("a client")
 }
 
-fn pay(invoice: &str) -> Question {
+pub fn pay(invoice: &str) -> Question {
     let action = Action { name: "pay".into(), properties: None };
     Question::new(action, Resource { kind: "Invoice".into(), id: invoice.into(), properties: None })
 }
 
 /// Asks until the desk is open.
-fn answered(client: &Client, question: &Question) -> Answer {
+pub fn answered(client: &Client, question: &Question) -> Answer {
     wait_for("an answer", || match client.ask(question) {
         Ok(answer) => Some(answer),
         Err(Unanswered::Unavailable(_)) => None,
@@ -76,7 +87,7 @@ fn answered(client: &Client, question: &Question) -> Answer {
 #[test]
 fn every_evaluation_has_its_audit_record_before_its_answer() {
     let Some(broker) = broker("every evaluation has its audit record before its answer") else { return };
-    let site = site(broker);
+    let site = answering(broker);
     let gate = site.start_ready(Some("one"));
     let client = client(&site, &gate);
     let allowed = answered(&client, &pay("inv-1"));
@@ -87,7 +98,8 @@ fn every_evaluation_has_its_audit_record_before_its_answer() {
     assert_eq!((denied.decision, denied.reason.as_deref()), (false, Some("forbidden")));
     let held = client.ask(&pay("inv-large")).expect("an answer");
     assert_eq!((held.decision, held.reason.as_deref()), (false, Some("step_up_required")));
-    assert_eq!(held.step_up.expect("an obligation").step_ups[0].message.as_deref(), Some("Pay it?"));
+    let asked = held.step_up.expect("an obligation");
+    assert_eq!((asked.step_ups[0].message.as_deref(), asked.challenge), (Some("Pay it?"), None));
 
     let answers: Vec<(Answer, bool)> = std::thread::scope(|scope| {
         let asking: Vec<_> = (0..CALLERS)
@@ -140,7 +152,7 @@ fn outcomes(site: &Site) -> BTreeMap<String, (String, Option<String>)> {
 #[test]
 fn a_gate_that_comes_back_begins_a_tree_and_forgets_no_record() {
     let Some(broker) = broker("a gate that comes back begins a tree and forgets no record") else { return };
-    let site = site(broker);
+    let site = answering(broker);
     for (round, killed) in [(1, true), (2, false)] {
         let gate = site.start_ready(Some("one"));
         let client = client(&site, &gate);
@@ -160,7 +172,7 @@ fn without_a_broker_nothing_is_answered_and_nothing_allowed() {
     let Some((broker, process)) = apart("without a broker nothing is answered and nothing allowed") else {
         return;
     };
-    let site = site(broker);
+    let site = answering(broker);
     let gate = site.start_ready(Some("one"));
     let client = client(&site, &gate);
     assert!(answered(&client, &pay("inv-1")).decision);

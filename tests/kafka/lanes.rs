@@ -9,7 +9,7 @@ use countersign::authorize::ids::{Digest, Partition, Position, Topic, UnixMillis
 use countersign::authorize::merkle::Range;
 use countersign::authorize::record::Header;
 use countersign::config::{Delivery, KafkaProperties, Start};
-use countersign::stream::admin::{SourceTopic, TopicWarning, inspect};
+use countersign::stream::admin::{Others, SourceTopic, TopicWarning, inspect};
 use countersign::stream::breaker::TryAgain;
 use countersign::stream::clock::SystemClock;
 use countersign::stream::decider::{
@@ -526,19 +526,26 @@ fn topics_are_checked_and_the_gates_own_made() {
     let mut properties = KafkaProperties::default();
     properties.set("bootstrap.servers", broker.bootstrap());
 
-    let looked = inspect(&properties, &[source(&from, &replay, &to)], &[], false).expect("an answer");
+    let looked =
+        inspect(&properties, &[source(&from, &replay, &to)], &Others::default(), false).expect("an answer");
     assert_eq!(looked.would_make, [(topic(&replay), 3)]);
-    let made = inspect(&properties, &[source(&from, &replay, &to)], &[], true).expect("an answer");
+    let made =
+        inspect(&properties, &[source(&from, &replay, &to)], &Others::default(), true).expect("an answer");
     assert_eq!((made.made, made.problems), (vec![(topic(&replay), 3)], Vec::new()));
     assert!(matches!(made.warnings[..], [TopicWarning::CreateTime { .. }]));
     let facts = made.facts[&topic(&to)];
     assert_eq!((facts.partitions, facts.max_bytes, facts.compacted), (3, Some(5000), Some(false)));
-    let again = inspect(&properties, &[source(&from, &replay, &to)], &[], true).expect("an answer");
+    let again =
+        inspect(&properties, &[source(&from, &replay, &to)], &Others::default(), true).expect("an answer");
     assert_eq!((again.made, again.problems), (Vec::new(), Vec::new()));
 
-    let bad =
-        inspect(&properties, &[source(&compacted, &replay, &missing), source(&from, &short, &to)], &[], true)
-            .expect("an answer");
+    let bad = inspect(
+        &properties,
+        &[source(&compacted, &replay, &missing), source(&from, &short, &to)],
+        &Others::default(),
+        true,
+    )
+    .expect("an answer");
     let said: Vec<String> = bad.problems.iter().map(ToString::to_string).collect();
     assert_eq!(
         said,

@@ -5,6 +5,7 @@
 mod support;
 
 mod access;
+mod access_step_up;
 mod assignment;
 mod breaker;
 mod broker_truth;

@@ -26,7 +26,7 @@ use countersign::authorize::standing::Standing;
 use countersign::authorize::step_up::{Ask, Challenge, Status};
 use countersign::authorize::trust::Trust;
 use countersign::config::{OidcKeys, OidcSettings};
-use countersign::control::answers::{AnswerLog, Writing};
+use countersign::control::answers::{AnswerLog, AnswerTopics, Writing};
 use countersign::control::challenges::Challenges;
 use countersign::control::oidc::OidcIssuers;
 use countersign::serve::Server;
@@ -168,7 +168,7 @@ impl Desk {
         let (written, challenges) = (Arc::new(Written::default()), Challenges::new().unwrap());
         let approvals = Approvals {
             engine: Arc::new(Engine::new(gate, 10)),
-            routes: BTreeMap::from([("payments".to_owned(), Arc::new(route()))]),
+            places: AnswerTopics::of([&route()], None),
             snapshots: Arc::new(ArcSwap::from_pointee(snapshot())),
             issuers: OidcIssuers::start(&issuers, &telemetry, now).unwrap(),
             challenges: challenges.clone(),

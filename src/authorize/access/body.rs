@@ -2,12 +2,10 @@
 //! JSON. Limits: form alone. Members that neither the standard nor this page names are ignored, `properties` of the subject
 //! among them: who somebody is stands in the entity store.
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::authorize::claims::Malformed;
-use crate::authorize::ids::{Digest, Partition, Topic};
 use crate::authorize::json;
 use crate::authorize::limits::MAX_EVALUATIONS;
 use crate::authorize::request::{Action, Resource, Workflow};
@@ -23,8 +21,6 @@ pub struct Evaluation {
     pub resource: Resource,
     /// As part of which workflow: `context.workflow`, as in a proof (contract, section 5).
     pub workflow: Option<Workflow>,
-    /// The record that is to ask for it later: `context.record`.
-    pub record: Option<Meant>,
 }
 
 /// Somebody, by entity type and id.
@@ -34,19 +30,6 @@ pub struct Named {
     pub kind: String,
     /// The id within it.
     pub id: String,
-}
-
-/// The record that a step-up is meant for: `context.record`, `{"topic", "partition", "key", "value"}`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Meant {
-    /// The topic that it will stand on.
-    pub topic: Topic,
-    /// Its partition.
-    pub partition: Partition,
-    /// base64url(SHA-256(key)); `None` where it will have none.
-    pub key: Option<Digest>,
-    /// base64url(SHA-256(value)); `None` where it will have none.
-    pub value: Option<Digest>,
 }
 
 /// When a list of evaluations ends (section 7.1.2.1).
@@ -122,12 +105,11 @@ impl Evaluation {
     fn of(own: &Map<String, Value>, defaults: &Map<String, Value>) -> Result<Self, Malformed> {
         let part = |name: &str| own.get(name).or_else(|| defaults.get(name));
         let subject: Resource = shaped("subject", part("subject"))?.ok_or_else(|| missing("subject"))?;
-        let (mut workflow, mut record) = (None, None);
+        let mut workflow = None;
         match part("context") {
             None => {}
             Some(Value::Object(context)) => {
                 workflow = shaped("context.workflow", context.get("workflow"))?;
-                record = shaped::<MeantText>("context.record", context.get("record"))?;
             }
             Some(_) => return Err(malformed("needs `context` to be an object")),
         }
@@ -136,37 +118,6 @@ impl Evaluation {
             action: shaped("action", part("action"))?.ok_or_else(|| missing("action"))?,
             resource: shaped("resource", part("resource"))?.ok_or_else(|| missing("resource"))?,
             workflow,
-            record: record.map(Meant::read).transpose()?,
-        })
-    }
-}
-
-#[derive(Deserialize)]
-struct MeantText {
-    topic: String,
-    partition: i32,
-    key: Option<String>,
-    value: Option<String>,
-}
-
-impl Meant {
-    fn read(text: MeantText) -> Result<Self, Malformed> {
-        let digest = |name: &str, text: Option<String>| match text {
-            None => Ok(None),
-            Some(text) => Digest::parse(&text).map(Some).ok_or_else(|| {
-                malformed(&format!("needs `context.record.{name}` to be base64url(SHA-256) or `null`"))
-            }),
-        };
-        if text.partition < 0 {
-            return Err(malformed("needs `context.record.partition` to be an integer from 0"));
-        }
-        let topic =
-            Topic::parse(&text.topic).map_err(|_| malformed("has a `context.record.topic` that is none"))?;
-        Ok(Self {
-            topic,
-            partition: Partition(text.partition),
-            key: digest("key", text.key)?,
-            value: digest("value", text.value)?,
         })
     }
 }
@@ -241,7 +192,7 @@ mod tests {
         assert_eq!(one.subject, Named { kind: "User".into(), id: "alice".into() });
         assert_eq!(one.action.name, "write");
         assert_eq!(one.resource.properties.unwrap()["status"], "active");
-        assert_eq!((one.workflow, one.record), (None, None));
+        assert_eq!(one.workflow, None);
     }
 
     #[test]
@@ -328,21 +279,13 @@ mod tests {
     }
 
     #[test]
-    fn workflow_and_record_are_extensions_of_the_context() {
+    fn a_workflow_is_an_extension_of_the_context() {
         let mut body = whole();
-        let digest = "47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU";
-        body["context"] = json!({
-            "workflow": {"id": "w", "type": "t", "step": "s", "state": "running"},
-            "record": {"topic": "payments.commands", "partition": 3, "key": digest, "value": null}
-        });
+        body["context"] = json!({"workflow": {"id": "w", "type": "t", "step": "s", "state": "running"}});
         let Ok(Asked::One(one)) = Asked::read_one(body.to_string().as_bytes()) else { panic!("one") };
         assert_eq!(one.workflow.unwrap().step, "s");
-        let meant = one.record.unwrap();
-        assert_eq!((meant.partition, meant.key.is_some(), meant.value), (Partition(3), true, None));
-        for bad in
-            [json!({"topic": "a b", "partition": 0}), json!({"topic": "a", "partition": -1}), json!(null)]
-        {
-            body["context"] = json!({"record": bad});
+        for bad in [json!({"id": "w"}), json!([]), json!(null)] {
+            body["context"] = json!({"workflow": bad});
             assert!(Asked::read_one(body.to_string().as_bytes()).is_err(), "{bad}");
         }
     }

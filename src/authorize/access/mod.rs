@@ -3,9 +3,14 @@
 //! WPT for HTTP). Limits: pure; it forwards nothing, and an allowed evaluation is worth what it was when it was decided.
 
 mod body;
+#[cfg(test)]
+pub(crate) mod people;
 mod reply;
 #[cfg(test)]
 pub(crate) mod tests;
+mod waiting;
+#[cfg(test)]
+mod waiting_tests;
 
 use super::audit::AuditRecord;
 use super::case::Case;
@@ -17,16 +22,18 @@ use super::engine::{Engine, Moment, Snapshot, stand};
 use super::identity::{Refused, Rules, Verified, verify_caller};
 use super::ids::{Digest, UnixMillis, WorkloadId};
 use super::jose::TokenKind;
-use super::policy::{Allowed, Principal, StepUp, SubjectId, WORKLOAD};
+use super::policy::{Allowed, Conditional, Principal, StepUp, SubjectId, WORKLOAD};
 use super::provenance::Chain;
 use super::replay::Entry;
 use super::request::{Action, Request, Resource};
 use super::route::Route;
 use super::standing::{self, Parties};
+use super::step_up::wish::Wish;
 use super::traceparent::TraceParent;
 
-pub use body::{Asked, Evaluation, Meant, Named, Semantic};
+pub use body::{Asked, Evaluation, Named, Semantic};
 pub use reply::{AskedStepUp, Asking, ItemError, Obligation, Replies, Reply, ReplyContext, STEP_UP};
+pub use waiting::Waiting;
 
 /// The Cedar action that lets a caller ask about somebody else: principal the caller, resource whom it asks about.
 pub const EVALUATE: &str = "evaluate";
@@ -103,6 +110,8 @@ pub struct Evaluated {
     pub reply: Reply,
     /// What auditors read.
     pub audit: AuditRecord,
+    /// Where step-ups alone stand in the way: what somebody could agree to. The rest is how it stands where nobody can be asked.
+    pub waiting: Option<Box<Waiting>>,
 }
 
 /// Decides about one evaluation of a caller.
@@ -114,10 +123,25 @@ pub fn evaluate(
     moment: &Moment<'_>,
 ) -> Evaluated {
     let mut draft = begin(engine, route, caller, moment);
-    let mut step_ups = Vec::new();
-    let decided = decide(route, caller, evaluation, moment, &mut draft, &mut step_ups);
-    let asking = (!step_ups.is_empty()).then(|| asking(&step_ups));
-    end(draft, decided, asking, moment)
+    let mut asked = Wanted::default();
+    match decide(engine, route, caller, evaluation, moment, &mut draft, &mut asked) {
+        Ok(allowed) => end(draft, Ok(allowed), None, moment),
+        Err(denial) => {
+            let asking = (!asked.step_ups.is_empty()).then(|| asking(&asked.step_ups));
+            let waiting = asked.wish.zip(asking.as_ref()).map(|((wish, conditional), asking)| {
+                Box::new(Waiting::new(&draft, &denial, asking, wish, conditional))
+            });
+            Evaluated { waiting, ..end(draft, Err(denial), asking, moment) }
+        }
+    }
+}
+
+/// What is wanted before it could be allowed.
+#[derive(Default)]
+struct Wanted {
+    step_ups: Vec<StepUp>,
+    /// What somebody could be asked.
+    wish: Option<(Wish, Conditional)>,
 }
 
 /// Denies an evaluation of a list that is not well formed: it is a decision like the others, and stands in the audit.
@@ -155,16 +179,17 @@ fn end(
         Err(denial) => Reply::deny(id, denial, asking),
     };
     let denied = decided.as_ref().err().map(|denial| denial.reason);
-    Evaluated { denied, reply, audit: draft.answered(&decided) }
+    Evaluated { denied, reply, audit: draft.answered(&decided), waiting: None }
 }
 
 fn decide(
+    engine: &Engine,
     route: &Route,
     caller: &Caller,
     evaluation: &Evaluation,
     moment: &Moment<'_>,
     draft: &mut Draft,
-    step_ups: &mut Vec<StepUp>,
+    wanted: &mut Wanted,
 ) -> Result<Allowed, Denial> {
     let request = Request {
         action: evaluation.action.clone(),
@@ -185,7 +210,9 @@ fn decide(
         registered: registered.as_ref(),
         subject: caller.subject.as_ref(),
     };
-    let principals = match itself(caller, &evaluation.subject, moment) {
+    let own = itself(caller, &evaluation.subject, moment);
+    let is_own = own.is_some();
+    let principals = match own {
         Some(own) => {
             let mut principals = vec![own];
             for principal in case.principals()? {
@@ -205,7 +232,13 @@ fn decide(
     let snapshot = moment.snapshot;
     let mut answer = snapshot.policy.evaluate(&snapshot.entities, &case.facts(moment.now), &principals);
     draft.answer(&mut answer);
-    *step_ups = answer.step_ups;
+    wanted.step_ups = answer.step_ups;
+    // An approval is for whoever asks: nobody is asked about somebody else.
+    let conditional = answer.conditional.filter(|_| is_own);
+    wanted.wish = conditional.and_then(|conditional| {
+        let wish = Wish::of(engine.gate(), &case, conditional.step_ups(), moment)?;
+        Some((wish, conditional))
+    });
     answer.verdict
 }
 

@@ -21,6 +21,7 @@ use crate::authorize::testing::{
     NOW_S, PAYER, countersigned_claims, domain, grant_claims, identity_claims, key, route,
     transaction_claims, trust_with,
 };
+use crate::authorize::trust::Trust;
 
 pub(crate) const URL: &str = "http://127.0.0.1:8081/access/v1/evaluation";
 const SCHEMA: &str = r#"
@@ -136,12 +137,16 @@ impl World {
     }
 
     pub(crate) fn on(route: Route) -> Self {
+        Self::of(route, POLICIES, SCHEMA, ENTITIES, trust_with(domain()))
+    }
+
+    pub(crate) fn of(route: Route, policies: &str, schema: &str, entities: &str, trust: Trust) -> Self {
         let file = |name: &str, text: &str| SourceFile { name: name.into(), text: text.into() };
         let offer = Offer { subject_type: Some("User".into()), ..Offer::default() };
         let bundle =
-            Bundle::load(vec![file("p.cedar", POLICIES)], file("schema.cedarschema", SCHEMA), &offer);
+            Bundle::load(vec![file("p.cedar", policies)], file("schema.cedarschema", schema), &offer);
         let bundle = bundle.unwrap_or_else(|errors| panic!("{:?}", errors.problems()));
-        let entities = Entities::load(vec![file("entities.json", ENTITIES)], &bundle);
+        let entities = Entities::load(vec![file("entities.json", entities)], &bundle);
         let entities = entities.unwrap_or_else(|errors| panic!("{:?}", errors.problems()));
         let gate = Gate {
             id: WorkloadId::parse("spiffe://example.org/gate/payments").unwrap(),
@@ -152,7 +157,7 @@ impl World {
             engine: Engine::new(gate, 100),
             route,
             snapshot: Snapshot {
-                trust: Arc::new(trust_with(domain())),
+                trust: Arc::new(trust),
                 policy: Arc::new(bundle),
                 entities: Arc::new(entities),
                 standing: Standing::default(),
@@ -161,7 +166,7 @@ impl World {
         }
     }
 
-    fn caller(&self, tokens: &Tokened) -> Result<Caller, Denial> {
+    pub(crate) fn caller(&self, tokens: &Tokened) -> Result<Caller, Denial> {
         let at = (&self.snapshot, UnixMillis(NOW_S * 1000));
         Caller::verify(&self.engine, &self.route, at, &tokens.tokens(), URL, |entry| {
             self.seen.borrow_mut().insert(entry.proof)
@@ -234,7 +239,7 @@ fn a_caller_asks_about_itself_and_the_audit_says_what_was_verified() {
     caller.request_id = Some("r-1".into());
     let mut asked = about_itself("read", ("Record", "record-1"));
     asked["context"] = json!({"workflow": {"id": "w", "type": "t", "step": "s", "state": "running"}});
-    let Evaluated { denied, reply, audit } = world.ask(&caller, &asked);
+    let Evaluated { denied, reply, audit, waiting: _ } = world.ask(&caller, &asked);
     assert_eq!((denied, reply.decision), (None, true));
     let id = Uuid::from_u128(7).to_string();
     assert_eq!(reply.context.unwrap().decision_id.as_deref(), Some(&*id));

@@ -17,6 +17,11 @@ impl Allowed {
     }
 
     /// The ids of the permits, sorted.
+    pub fn policies(&self) -> &[String] {
+        &self.policies
+    }
+
+    /// The ids of the permits, sorted.
     pub fn into_policies(self) -> Vec<String> {
         self.policies
     }

@@ -19,9 +19,10 @@ pub enum Status {
     Approved,
     /// Somebody who may has refused; the record is denied. Final.
     Refused,
-    /// Nobody answered in time; the record is denied. Final.
+    /// Nobody answered in time; the record is denied. Of one that was asked over HTTP also: the gate that asked has stopped,
+    /// or nobody came for the approval. Final.
     Expired,
-    /// The record was forwarded. Final.
+    /// The record was forwarded; over HTTP: the approval was used. Final.
     Released,
     /// The record was denied for another reason. Final.
     Denied,
@@ -85,15 +86,27 @@ impl TryFrom<String> for Status {
 #[error("an unknown status of a challenge")]
 pub struct UnknownStatus;
 
-/// The id of a challenge: `<topic>:<partition>:<uuid>`, so that the partition whose lane takes answers to it can be read
-/// from it. The uuid is the decision id of the hold. One that was made over HTTP, for HTTP alone, is `http:-1:<uuid>`.
+/// Who asked, and so who takes answers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Asker {
+    /// The lane that owns the partition of this source topic.
+    Lane(Topic),
+    /// A gate's desk, for HTTP alone, as long as it keeps the audit tree of this id.
+    Desk(Uuid),
+}
+
+/// What stands before the id of a desk. No topic has a colon in its name.
+const OVER_HTTP: &str = "http:";
+
+/// The id of a challenge: `<topic>:<partition>:<uuid>`, or `http:<desk>:<partition>:<uuid>` where it was asked over HTTP. So
+/// whoever answers can read from it where answers are taken. The last uuid is the id of the decision that asked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ChallengeId {
-    /// The source topic.
-    pub topic: Topic,
-    /// The source partition; -1 over HTTP.
+    /// Who asked.
+    pub asker: Asker,
+    /// The partition of the answers topic in which answers are read: the source's own, or one that the desk chose.
     pub partition: Partition,
-    /// The decision that held the record.
+    /// The decision that asked.
     pub decision: DecisionId,
 }
 
@@ -101,20 +114,37 @@ impl ChallengeId {
     /// Reads an id; `None` for anything that is not written exactly so.
     pub fn parse(text: &str) -> Option<Self> {
         let (rest, uuid) = text.rsplit_once(':')?;
-        let (topic, partition) = rest.rsplit_once(':')?;
+        let (asker, partition) = rest.rsplit_once(':')?;
         let id = Self {
-            topic: Topic::parse(topic).ok()?,
-            partition: Partition(partition.parse().ok()?),
+            asker: match asker.strip_prefix(OVER_HTTP) {
+                Some(desk) => Asker::Desk(Uuid::try_parse(desk).ok()?),
+                None => Asker::Lane(Topic::parse(asker).ok()?),
+            },
+            partition: Partition(partition.parse().ok().filter(|number| *number >= 0)?),
             decision: DecisionId(Uuid::try_parse(uuid).ok()?),
         };
         // `+1`, `01` and the other spellings of a uuid name nothing.
         (id.to_string() == text).then_some(id)
     }
+
+    /// Whether it was asked by the lane of that partition.
+    pub fn is_of(&self, topic: &Topic, partition: Partition) -> bool {
+        self.partition == partition && matches!(&self.asker, Asker::Lane(of) if of == topic)
+    }
+}
+
+impl fmt::Display for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lane(topic) => topic.fmt(f),
+            Self::Desk(desk) => write!(f, "{OVER_HTTP}{desk}"),
+        }
+    }
 }
 
 impl fmt::Display for ChallengeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.topic, self.partition, self.decision)
+        write!(f, "{}:{}:{}", self.asker, self.partition, self.decision)
     }
 }
 
@@ -133,7 +163,7 @@ pub struct Challenge {
     pub route: String,
     /// The source topic; empty over HTTP.
     pub topic: String,
-    /// The source partition; -1 over HTTP.
+    /// The partition in which answers are read: the source's; over HTTP one of the answers topic of `[access]`.
     pub partition: i32,
     /// The held record's offset; -1 over HTTP.
     pub offset: i64,
@@ -223,13 +253,13 @@ mod tests {
         let text = "payments.commands:3:0190a6c0-0000-7000-8000-000000000001";
         let id = ChallengeId::parse(text).unwrap();
         assert_eq!(
-            (id.topic.as_str(), id.partition, id.to_string().as_str()),
-            ("payments.commands", Partition(3), text)
+            (&id.asker, id.partition, id.to_string().as_str()),
+            (&Asker::Lane(Topic::parse("payments.commands").unwrap()), Partition(3), text)
         );
-        assert_eq!(
-            ChallengeId::parse("http:-1:0190a6c0-0000-7000-8000-000000000001").unwrap().partition,
-            Partition(-1)
-        );
+        assert!(id.is_of(&Topic::parse("payments.commands").unwrap(), Partition(3)));
+        let of_desk = format!("http:{}:2:{}", Uuid::from_u128(7), Uuid::from_u128(8));
+        let id = ChallengeId::parse(&of_desk).unwrap();
+        assert_eq!((id.asker, id.partition), (Asker::Desk(Uuid::from_u128(7)), Partition(2)));
         for bad in [
             "",
             "a:1",
@@ -240,6 +270,10 @@ mod tests {
             "a:1:0190A6C0-0000-7000-8000-000000000001",
             "a:1:0190a6c0000070008000000000000001",
             "a b:1:0190a6c0-0000-7000-8000-000000000001",
+            "a:-1:0190a6c0-0000-7000-8000-000000000001",
+            "http:0190a6c0000070008000000000000001:1:0190a6c0-0000-7000-8000-000000000001",
+            "http:a:1:0190a6c0-0000-7000-8000-000000000001",
+            "a:0190a6c0-0000-7000-8000-000000000001:1:0190a6c0-0000-7000-8000-000000000001",
         ] {
             assert_eq!(ChallengeId::parse(bad), None, "{bad}");
         }

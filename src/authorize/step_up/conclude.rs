@@ -1,7 +1,7 @@
 //! The books of a step: what the index, the holds topic and the challenges topic get once it is known how a record was
 //! decided. Limits: nothing is decided here.
 
-use super::challenge::{Challenge, ChallengeId, Status};
+use super::challenge::{Asker, Challenge, ChallengeId, Status};
 use super::entry::{Entry, Pending, Taken, Wait};
 use super::kept::{AskedOf, Keep, Payload, Traces};
 use super::settle::{Resumed, Settling};
@@ -70,8 +70,8 @@ impl Settling<'_> {
             let before = self.resumed.as_ref().and_then(|resumed| resumed.payload.asked.as_ref());
             let challenge = asked.or_else(|| before.map(|asked| asked.challenge.id.clone()));
             let here = || {
-                let (topic, partition) = (record.source.topic.clone(), record.source.partition);
-                ChallengeId { topic, partition, decision: self.moment.id }.to_string()
+                let (asker, partition) = (Asker::Lane(record.source.topic.clone()), record.source.partition);
+                ChallengeId { asker, partition, decision: self.moment.id }.to_string()
             };
             draft.held(challenge.unwrap_or_else(here), pending.until);
         }

@@ -56,8 +56,12 @@ impl Draft {
         answer: &Record,
         kind: TokenKind,
     ) {
-        self.0.topic = place.topic.to_string();
-        self.0.offset = place.offset.0;
+        self.stand_for(place.topic.to_string(), place.offset.0, answer, kind);
+    }
+
+    fn stand_for(&mut self, topic: String, offset: i64, answer: &Record, kind: TokenKind) {
+        self.0.topic = topic;
+        self.0.offset = offset;
         self.0.key_digest = None;
         self.0.value_digest = None;
         let sha256 = answer.value.as_ref().map(|value| sha256(&[value]).to_string());
@@ -74,6 +78,12 @@ impl Draft {
     /// That such a token was there and holds no longer.
     pub(in crate::authorize) fn login_lapsed(&mut self, problem: &str) {
         self.0.detail = Some(format!("the fresh login does not count any more: {problem}"));
+    }
+
+    /// An answer to what was asked over HTTP: it stands nowhere, but for its offset in the answers topic.
+    pub(in crate::authorize) fn answered_over_http(&mut self, answer: &Record, kind: TokenKind) {
+        self.stand_for(String::new(), -1, answer, kind);
+        self.0.partition = -1;
     }
 
     /// What was verified of the held record when the challenge was made.

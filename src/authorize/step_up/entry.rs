@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use uuid::Uuid;
 
-use super::challenge::{ChallengeId, CountedAnswer, Status};
+use super::challenge::{Asker, ChallengeId, CountedAnswer, Status};
 use super::holds::Holds;
 use super::login::FreshLogin;
 use crate::authorize::claims::Verdict;
@@ -177,11 +177,11 @@ impl Entry {
 
     /// How a record stands that is held already and is read once more: the decision, and the challenge that holds it.
     pub(in crate::authorize) fn known(&self, record: &Record) -> (Decision, Option<String>) {
-        let (topic, partition) = (record.source.topic.clone(), record.source.partition);
+        let (asker, partition) = (Asker::Lane(record.source.topic.clone()), record.source.partition);
         match self.pending() {
             None => (Decision::Wait, None),
             Some(pending) => {
-                let id = ChallengeId { topic, partition, decision: DecisionId(pending.challenge) };
+                let id = ChallengeId { asker, partition, decision: DecisionId(pending.challenge) };
                 (Decision::Hold, Some(id.to_string()))
             }
         }

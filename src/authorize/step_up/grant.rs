@@ -5,7 +5,7 @@ use super::challenge::CountedAnswer;
 use super::entry::{Hash16, Taken};
 use super::holds::Holds;
 use super::sentence::comment;
-use crate::authorize::claims::{GrantClaims, Judged};
+use crate::authorize::claims::{GrantClaims, Judged, Verdict};
 use crate::authorize::engine::Snapshot;
 use crate::authorize::ids::{UnixMillis, WorkloadId};
 use crate::authorize::jose::{Algorithm, Jws, KeyChoice, KeySet};
@@ -90,6 +90,13 @@ pub(super) struct Signed<'a> {
     /// The approver as an entity: one text for each.
     pub(super) approver: String,
     pub(super) grant: Hash16,
+}
+
+impl Signed<'_> {
+    /// What the approver says.
+    pub(super) fn decision(&self) -> Verdict {
+        self.claims.decision
+    }
 }
 
 impl<'a> Judge<'a> {

@@ -1,12 +1,15 @@
-//! Step-up: records that are held until somebody approves of them (contract, section 7). Limits: pure; what is kept lives
-//! in the holds topic, and this is its copy in memory.
+//! Step-up: records that are held, and access evaluations that wait, until somebody approves of them (contract, section 7).
+//! Limits: pure; what is kept of records lives in the holds topic, and this is its copy in memory; what is asked over HTTP
+//! lives here alone.
 
+mod ask;
 pub(super) mod audited;
 mod canonical;
 mod challenge;
 mod conclude;
 mod digest;
 mod discharge;
+pub(super) mod docket;
 mod draft;
 mod entry;
 mod grant;
@@ -19,10 +22,12 @@ mod seen;
 pub mod sentence;
 pub(super) mod settle;
 pub(super) mod taking;
+pub(super) mod wish;
 
-pub use challenge::{Ask, Challenge, ChallengeId, CountedAnswer, Status, UnknownStatus};
+pub use challenge::{Ask, Asker, Challenge, ChallengeId, CountedAnswer, Status, UnknownStatus};
 pub use digest::{Asked, request_digest};
 pub use discharge::Discharged;
+pub use docket::Docket;
 pub use entry::{Entry, Hash16};
 pub use holds::{DueHold, Holds};
 pub use kept::{AskedOf, Keep, Payload, Traces};

@@ -1,25 +1,20 @@
 //! What becomes of a record that the policies were asked about: it goes on, it is held, it waits behind another, or it is
 //! denied (contract, section 7). Limits: it says what; the engine signs what goes on, and `conclude` keeps the books.
 
-use std::collections::BTreeSet;
-
-use uuid::Uuid;
-
-use super::challenge::{Ask, Challenge, ChallengeId, Status};
-use super::digest::{Asked, request_digest};
+use super::Turn;
+use super::ask::{Place, Question, approvals, digest, grant_s, names, names_of};
+use super::challenge::{Asker, ChallengeId, Status};
 use super::discharge::Discharged;
 use super::entry::{Entry, Hash16, Pending, Taken, Wait};
 use super::grant::{About, Judge};
 use super::kept::{AskedOf, Payload};
 use super::login::FreshLogin;
-use super::sentence::{self, Fields};
-use super::{Turn, audited};
 use crate::authorize::case::Case;
 use crate::authorize::context::Claimed;
 use crate::authorize::decision::{Denial, Reason};
 use crate::authorize::engine::Moment;
 use crate::authorize::ids::{Digest, UnixMillis};
-use crate::authorize::policy::{Allowed, Answer, Conditional, StepUp};
+use crate::authorize::policy::{Allowed, Answer, Conditional};
 use crate::authorize::record::Record;
 use crate::authorize::route::{Gate, Holding, Order};
 use crate::authorize::state::PartitionState;
@@ -155,7 +150,7 @@ impl<'a> Settling<'a> {
         // Without a holds topic a grant could not be marked as used, so none counts.
         let Some(holding) = &route.holding else { return Err(denial) };
         let names = names(conditional.step_ups());
-        let digest = digest(matter, &names)?;
+        let digest = digest(matter.case, &names)?;
         let mut answers = Vec::new();
         let mut conditional = conditional;
         if let Some((challenge, taken)) = self.bring(matter, &conditional, holding, digest, state)? {
@@ -200,12 +195,12 @@ impl<'a> Settling<'a> {
         let agreed = before.map(|asked| names_of(&asked.challenge)).unwrap_or_default();
         let names = names(conditional.step_ups());
         // The digest binds an answer to the step-ups that were asked for then; the request itself must be the same still.
-        let same = digest(matter, &agreed)?.to_string();
+        let same = digest(matter.case, &agreed)?.to_string();
         let fits = before.is_some_and(|asked| asked.challenge.digest == same)
             && names.iter().all(|name| agreed.contains(name));
         let key = resumed.entry.key;
         if !fits {
-            let digest = digest(matter, &names)?;
+            let digest = digest(matter.case, &names)?;
             self.ask(matter, &conditional, holding, digest, key, Vec::new());
             return Ok(Settled::Hold);
         }
@@ -244,8 +239,8 @@ impl<'a> Settling<'a> {
         let judge = self.judge(case.route.skew_s);
         let signed = judge.verify(claims, &presented.jws).map_err(|unfit| invalid(&unfit.detail()))?;
         let source = &matter.record.source;
-        let of_here = ChallengeId::parse(&claims.challenge)
-            .is_some_and(|id| id.topic == source.topic && id.partition == source.partition);
+        let of_here =
+            ChallengeId::parse(&claims.challenge).is_some_and(|id| id.is_of(&source.topic, source.partition));
         if !of_here {
             return Err(invalid("its challenge is of another partition"));
         }
@@ -295,90 +290,26 @@ impl<'a> Settling<'a> {
         key: Option<Hash16>,
         answers: Vec<Taken>,
     ) {
-        let now = self.moment.now;
-        let step_ups = conditional.step_ups();
-        // All of them must be discharged, so the first that ends, ends the hold.
-        let hold_s =
-            step_ups.iter().map(|ask| ask.hold_s.unwrap_or(holding.hold_s)).min().unwrap_or(holding.hold_s);
-        let pending = Pending {
-            challenge: self.challenge(),
-            status: Status::Open,
-            asked_at: now,
-            until: UnixMillis(now.0.saturating_add(i64::from(hold_s) * 1000)),
-            approvals: approvals(step_ups),
-            reminders: 0,
-            answers,
-            login: self.login.clone(),
+        let source = &matter.record.source;
+        let asker = Asker::Lane(source.topic.clone());
+        let question = Question {
+            gate: self.gate,
+            moment: self.moment,
+            case: matter.case,
+            step_ups: conditional.step_ups(),
+            holding,
+            digest,
         };
-        let challenge = self.challenge_of(matter, step_ups, holding, digest, &pending);
+        let pending = Pending { login: self.login.clone(), ..question.pending(answers) };
+        let place = Place {
+            id: ChallengeId { asker, partition: source.partition, decision: self.moment.id },
+            topic: source.topic.to_string(),
+            offset: source.offset.0,
+        };
+        let challenge = question.challenge(&pending, &place);
         let value = matter.case.request.value.clone();
         self.asked = Some(AskedOf { challenge, value });
         self.entry = Some(Entry { payload: None, key, wait: Wait::Answers(Box::new(pending)) });
-    }
-
-    fn challenge(&self) -> Uuid {
-        self.moment.id.0
-    }
-
-    fn challenge_of(
-        &self,
-        matter: &Matter<'_>,
-        step_ups: &[StepUp],
-        holding: &Holding,
-        digest: Digest,
-        pending: &Pending,
-    ) -> Challenge {
-        let (case, source) = (matter.case, &matter.record.source);
-        let transaction = case.verified.transaction.as_ref().map(|transaction| transaction.id.clone());
-        let subject = case.subject.map(|subject| subject.as_str().to_owned());
-        let fields = Fields {
-            route: &case.route.name,
-            sender: case.verified.sender.as_str(),
-            subject: subject.as_deref(),
-            transaction: transaction.as_deref(),
-            request: case.request,
-            mask: &case.route.mask,
-        };
-        let asks = step_ups.iter().map(|ask| Ask {
-            name: ask.name.clone(),
-            policy: ask.policy.clone(),
-            message: sentence::render(ask.message.as_deref(), &fields),
-            approvals: i32::try_from(ask.approvals).unwrap_or(i32::MAX),
-            grant_s: i32::try_from(grant_s(ask, holding)).unwrap_or(i32::MAX),
-            acr_values: ask.acr_values.clone(),
-            max_age_s: ask.max_age_s.map(i64::from),
-        });
-        let id = ChallengeId {
-            topic: source.topic.clone(),
-            partition: source.partition,
-            decision: self.moment.id,
-        };
-        Challenge {
-            id: id.to_string(),
-            status: Status::Open,
-            changed_at: self.moment.now.0,
-            realm: self.gate.realm.to_string(),
-            route: case.route.name.clone(),
-            topic: source.topic.to_string(),
-            partition: source.partition.0,
-            offset: source.offset.0,
-            asked_at: pending.asked_at.0,
-            hold_until: pending.until.0,
-            approvals: i32::try_from(pending.approvals).unwrap_or(i32::MAX),
-            step_ups: asks.collect(),
-            sender: case.verified.sender.to_string(),
-            subject,
-            chain: case.chain.senders.iter().map(ToString::to_string).collect(),
-            transaction,
-            action: audited::action(&case.request.action),
-            resource: audited::resource(&case.request.resource),
-            workflow: case.request.workflow.as_ref().map(audited::workflow),
-            digest: digest.to_string(),
-            answers: pending.answers.iter().map(|taken| taken.counted.clone()).collect(),
-            reminders: 0,
-            decision_id: None,
-            reason: None,
-        }
     }
 }
 
@@ -388,44 +319,4 @@ fn queue_key(holding: &Holding, record: &Record) -> Option<Hash16> {
         Order::None => None,
         Order::Key => record.key.as_deref().map(Hash16::of_key),
     }
-}
-
-/// The names of step-ups, sorted, none twice.
-fn names(step_ups: &[StepUp]) -> Vec<String> {
-    let names: BTreeSet<_> = step_ups.iter().map(|step_up| step_up.name.clone()).collect();
-    names.into_iter().collect()
-}
-
-/// The names that a challenge asked for, sorted, none twice.
-pub(super) fn names_of(challenge: &Challenge) -> Vec<String> {
-    let names: BTreeSet<_> = challenge.step_ups.iter().map(|ask| ask.name.clone()).collect();
-    names.into_iter().collect()
-}
-
-/// How many must approve: one answer discharges all that was asked but logins, so the most that any of them asks for.
-fn approvals(step_ups: &[StepUp]) -> u32 {
-    step_ups.iter().map(|step_up| step_up.approvals).max().unwrap_or(1)
-}
-
-/// How long an answer is good for that step-up, in seconds.
-fn grant_s(step_up: &StepUp, holding: &Holding) -> i64 {
-    i64::from(step_up.grant_s.unwrap_or(holding.grant_s))
-}
-
-fn digest(matter: &Matter<'_>, names: &[String]) -> Result<Digest, Denial> {
-    let case = matter.case;
-    let asked = Asked {
-        route: &case.route.name,
-        sender: case.verified.sender.as_str(),
-        subject: case.subject.map(|subject| subject.as_str()),
-        txn: case.verified.transaction.as_ref().map(|transaction| transaction.id.as_str()),
-        action: &case.request.action,
-        resource: &case.request.resource,
-        workflow: case.request.workflow.as_ref(),
-        key: case.verified.key,
-        value: case.verified.value,
-        step_ups: names,
-    };
-    let invalid = || Denial::new(Reason::RequestInvalid, "the request has no canonical form");
-    request_digest(&asked).ok_or_else(invalid)
 }

@@ -1,14 +1,15 @@
 //! An answer from the answers topic is taken in (contract, section 7). Limits: whatever its bytes are, it changes at most how
 //! one record is held, and it always leaves an audit record; what it leads to is decided in a turn of its own.
 
+use super::ask::names_of;
 use super::audited::{action_of, resource_of, workflow_of};
 use super::challenge::{Challenge, ChallengeId, Status};
 use super::entry::{Entry, Pending, Taken, Wait};
-use super::grant::{self, Judge, Unfit};
+use super::grant::{self, Judge, Signed, Unfit};
+use super::holds::Holds;
 use super::kept::{AskedOf, Keep, Payload, Traces};
 use super::login::{FreshLogin, Whose};
 use super::said::Said;
-use super::settle::names_of;
 use crate::authorize::audit::AuditAnswer;
 use crate::authorize::claims::{GrantClaims, Transaction, Verdict};
 use crate::authorize::draft::Draft;
@@ -29,13 +30,27 @@ struct About {
 }
 
 /// What came of an answer.
-struct Effect {
+pub(super) struct Effect {
     effect: &'static str,
     detail: Option<String>,
 }
 
 impl Effect {
-    fn none(effect: &'static str, detail: impl Into<String>) -> Self {
+    /// It counts.
+    pub(super) const COUNTED: Self = Self { effect: "counted", detail: None };
+
+    /// It names nothing that waits for it.
+    pub(super) fn stray(detail: &str) -> Self {
+        Self::none("stray", detail)
+    }
+
+    /// Writes it down.
+    pub(super) fn audit(self, mut said: AuditAnswer, draft: &mut Draft) {
+        said.effect = self.effect.to_owned();
+        draft.answer_taken(said, self.detail);
+    }
+
+    pub(super) fn none(effect: &'static str, detail: impl Into<String>) -> Self {
         Self { effect, detail: Some(detail.into()) }
     }
 }
@@ -73,13 +88,7 @@ impl Taking<'_> {
         let kind = read.as_ref().map_or(TokenKind::StepUpGrant, Said::kind);
         draft.answered_at(&place, answer, kind);
         let mut traces = Traces::default();
-        let mut said = AuditAnswer {
-            effect: String::new(),
-            approver: None,
-            decision: None,
-            jti: None,
-            offset: Some(answer.source.offset.0),
-        };
+        let mut said = unsaid(answer);
         let asked = held.and_then(|payload| payload.asked.as_ref());
         if let Some(AskedOf { challenge, .. }) = asked {
             draft.of_challenge(challenge);
@@ -87,8 +96,7 @@ impl Taking<'_> {
         let judged = match read {
             Err(problem) => Err(Effect::none("malformed", problem)),
             Ok(Said::Grant { jws, claims }) => {
-                let of = (&jws, &*claims, accepted(answer, self.route, self.moment.now));
-                self.grant(of, asked, state, &mut said, &mut traces)
+                self.grant(answer, (&jws, &claims), asked, state, &mut said, &mut traces)
             }
             Ok(Said::Login { token, jws, challenge }) => {
                 let found = Self::held(&challenge, asked, state);
@@ -97,25 +105,19 @@ impl Taking<'_> {
                     let taken_at = accepted(answer, self.route, self.moment.now);
                     let pending = refreshed(about.pending, token, fresh, taken_at)?;
                     hold(about.source, about.entry, pending, state, &mut traces);
-                    Ok(Effect { effect: "counted", detail: None })
+                    Ok(Effect::COUNTED)
                 })
             }
         };
         let effect = match judged {
             Ok(effect) | Err(effect) => effect,
         };
-        said.effect = effect.effect.to_owned();
-        draft.answer_taken(said, effect.detail);
+        effect.audit(said, &mut draft);
         (draft, traces)
     }
 
-    fn judge(&self) -> Judge<'_> {
-        Judge {
-            gate: self.gate,
-            snapshot: self.moment.snapshot,
-            now: self.moment.now,
-            skew_s: self.route.skew_s,
-        }
+    fn scales(&self) -> Scales<'_> {
+        Scales { gate: self.gate, route: self.route, moment: self.moment }
     }
 
     /// What is held for that challenge: `asked` is what was asked about the record that the answer was found to name.
@@ -124,7 +126,7 @@ impl Taking<'_> {
         asked: Option<&'p AskedOf>,
         state: &PartitionState,
     ) -> Result<(&'p AskedOf, About), Effect> {
-        let stray = || Effect::none("stray", "no record is held here for this challenge, or none any more");
+        let stray = || Effect::stray("no record is held here for this challenge, or none any more");
         let id = ChallengeId::parse(challenge).ok_or_else(stray)?;
         let (source, entry) = state.holds.named(id.decision.0).ok_or_else(stray)?;
         let asked = asked.filter(|asked| asked.challenge.id == challenge).ok_or_else(stray)?;
@@ -135,26 +137,20 @@ impl Taking<'_> {
     /// An approver's word.
     fn grant(
         &self,
-        (jws, claims, taken_at): (&Jws<'_>, &GrantClaims, UnixMillis),
+        answer: &Record,
+        (jws, claims): (&Jws<'_>, &GrantClaims),
         asked: Option<&AskedOf>,
         state: &mut PartitionState,
         said: &mut AuditAnswer,
         traces: &mut Traces,
     ) -> Result<Effect, Effect> {
-        let judge = self.judge();
-        let signed = judge.verify(claims, jws)?;
-        said.approver = Some(signed.approver.clone());
-        said.decision = Some(claims.decision.as_str().to_owned());
-        said.jti = Some(claims.jti.clone());
+        let scales = self.scales();
+        let signed = scales.verify(claims, jws, said)?;
         let (asked, About { source, entry, pending }) = Self::held(&claims.challenge, asked, state)?;
-        let held = Held::of(&asked.challenge).ok_or_else(|| damaged(&asked.challenge))?;
-        let about = held.about(asked, &pending);
-        let taken = judge.count(&signed, &about, taken_at, &state.holds)?;
-        let fresh = self.fresh(&pending, &taken, taken_at, state)?;
-        let pending = self.counted(fresh, taken, claims.decision, state);
+        let pending = scales.weigh(&signed, answer, asked, &pending, &state.holds)?;
         traces.told.push(asked.standing(&pending, self.moment.now));
         hold(source, entry, pending, state, traces);
-        Ok(Effect { effect: "counted", detail: None })
+        Ok(Effect::COUNTED)
     }
 
     /// A fresh Txn-Token of the held record's transaction: verified, and what the challenge asks for.
@@ -177,7 +173,8 @@ impl Taking<'_> {
                 "the held record has no `txn-token` whose login it could be",
             ));
         };
-        let judge = self.judge();
+        let scales = self.scales();
+        let judge = scales.judge();
         judge
             .check_login(&fresh, jws, &Whose { domain, transaction, subject })
             .map_err(|problem| Effect::none("invalid", problem))?;
@@ -186,6 +183,60 @@ impl Taking<'_> {
         judge.meets(&fresh, challenge, pending.asked_at)?;
         Ok(fresh)
     }
+}
+
+/// What an audit record says of an answer of which nothing is known yet.
+pub(super) fn unsaid(answer: &Record) -> AuditAnswer {
+    let offset = Some(answer.source.offset.0);
+    AuditAnswer { effect: String::new(), approver: None, decision: None, jti: None, offset }
+}
+
+/// What answers are weighed by.
+pub(super) struct Scales<'a> {
+    pub(super) gate: &'a Gate,
+    pub(super) route: &'a Route,
+    pub(super) moment: &'a Moment<'a>,
+}
+
+impl Scales<'_> {
+    fn judge(&self) -> Judge<'_> {
+        Judge {
+            gate: self.gate,
+            snapshot: self.moment.snapshot,
+            now: self.moment.now,
+            skew_s: self.route.skew_s,
+        }
+    }
+
+    /// Whose answer it is, and says so.
+    pub(super) fn verify<'c>(
+        &'c self,
+        claims: &'c GrantClaims,
+        jws: &Jws<'_>,
+        said: &mut AuditAnswer,
+    ) -> Result<Signed<'c>, Effect> {
+        let signed = self.judge().verify(claims, jws)?;
+        said.approver = Some(signed.approver.clone());
+        said.decision = Some(claims.decision.as_str().to_owned());
+        said.jti = Some(claims.jti.clone());
+        Ok(signed)
+    }
+
+    /// What waits for answers, with this one counted.
+    pub(super) fn weigh(
+        &self,
+        signed: &Signed<'_>,
+        answer: &Record,
+        asked: &AskedOf,
+        pending: &Pending,
+        holds: &Holds,
+    ) -> Result<Pending, Effect> {
+        let taken_at = accepted(answer, self.route, self.moment.now);
+        let held = Held::of(&asked.challenge).ok_or_else(|| damaged(&asked.challenge))?;
+        let taken = self.judge().count(signed, &held.about(asked, pending), taken_at, holds)?;
+        let fresh = self.fresh(pending, &taken, taken_at, holds)?;
+        Ok(self.counted(fresh, taken, signed.decision(), holds))
+    }
 
     /// What the answer adds to, if it comes in time, from somebody who has no answer standing.
     fn fresh(
@@ -193,11 +244,11 @@ impl Taking<'_> {
         pending: &Pending,
         taken: &Taken,
         taken_at: UnixMillis,
-        state: &PartitionState,
+        holds: &Holds,
     ) -> Result<Pending, Effect> {
         let (decision, approver) = (&taken.counted.decision, &taken.counted.approver);
         let of_approver = |other: &&Taken| other.counted.approver == *approver;
-        let good = pending.approved(self.moment.now, self.route.skew_s, &state.holds).find(of_approver);
+        let good = pending.approved(self.moment.now, self.route.skew_s, holds).find(of_approver);
         let refused =
             (pending.status == Status::Refused).then(|| pending.answers.iter().find(of_approver)).flatten();
         if let Some(before) = refused.or(good) {
@@ -227,15 +278,9 @@ impl Taking<'_> {
         Ok(pending)
     }
 
-    fn counted(
-        &self,
-        mut pending: Pending,
-        taken: Taken,
-        decision: Verdict,
-        state: &PartitionState,
-    ) -> Pending {
+    fn counted(&self, mut pending: Pending, taken: Taken, decision: Verdict, holds: &Holds) -> Pending {
         pending.answers.push(taken);
-        let approved = pending.approved(self.moment.now, self.route.skew_s, &state.holds).count();
+        let approved = pending.approved(self.moment.now, self.route.skew_s, holds).count();
         let enough = usize::try_from(pending.approvals).is_ok_and(|needed| needed > 0 && approved >= needed);
         pending.status = match decision {
             Verdict::Refuse => Status::Refused,
@@ -278,7 +323,7 @@ fn hold(source: Offset, entry: Entry, pending: Pending, state: &mut PartitionSta
 
 /// A challenge whose sender is none, which no gate publishes.
 fn damaged(challenge: &Challenge) -> Effect {
-    Effect::none("stray", format!("the challenge {} cannot be read", challenge.id))
+    Effect::stray(&format!("the challenge {} cannot be read", challenge.id))
 }
 
 /// What was asked, as the policies about answers look at it.

@@ -1,6 +1,6 @@
 //! `challenge`: what waits for a person, and answers to it. With `--url` it asks a gate's interface for approvers, by a
 //! login; without, it reads the topics of the configured routes itself and signs with a key, as in development. Limits: it
-//! shows and sends; whether an answer counts is judged by the lane that reads it, and stands in the audit record.
+//! shows and sends; whether an answer counts is judged by the lane or the desk that reads it, and stands in the audit record.
 
 mod answer;
 mod http;
@@ -168,7 +168,9 @@ pub enum ChallengeError {
     NoRoute,
     /// The text is no challenge's id.
     #[error("`{0}` is no id of a challenge")]
-    #[diagnostic(help("an id is `<topic>:<partition>:<uuid>`; `countersign challenge list` shows them"))]
+    #[diagnostic(help(
+        "an id is `<topic>:<partition>:<uuid>`, over HTTP `http:<desk>:<partition>:<uuid>`; `countersign challenge list` shows them"
+    ))]
     Id(String),
     /// A login without a gate, or a gate without a login.
     #[error("`--url` and `--bearer-file` belong together")]
@@ -188,9 +190,10 @@ pub enum ChallengeError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Interface(#[from] InterfaceError),
-    /// It was asked over HTTP, where no lane reads an answer.
-    #[error("the challenge was asked over HTTP and is answered there")]
-    Http,
+    /// Nobody of this configuration would read an answer.
+    #[error("nothing of the configuration reads answers to the challenge `{0}`")]
+    #[diagnostic(help("what is asked over HTTP is answered where `[access] answers` names a topic"))]
+    Nowhere(String),
     /// The keys of the configuration have mistakes.
     #[error("the trust of the configuration cannot be used")]
     Trust(Problems),
@@ -331,7 +334,8 @@ impl Judged {
     fn of(asked: &Asked, jti: &str) -> Self {
         let counted = asked.answers.iter().any(|answer| answer.jti == jti);
         match asked.status {
-            Status::Approved => Self::NotYet,
+            // Over HTTP it stays so until whoever was denied asks again.
+            Status::Approved if !asked.topic.is_empty() => Self::NotYet,
             // Refused, and the record is denied next.
             Status::Refused if asked.decision_id.is_none() => Self::NotYet,
             _ if counted => Self::Counted,

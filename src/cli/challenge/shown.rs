@@ -97,8 +97,11 @@ pub(super) fn text(challenge: &Challenge) -> String {
     if let Some(workflow) = &challenge.workflow {
         rows.push(("workflow", format!("{} ({}) at {}", workflow.id, workflow.kind, workflow.step)));
     }
-    let source = format!("{}/{}/{}", challenge.topic, challenge.partition, challenge.offset);
-    rows.push(("record", format!("{source} by the route {} of {}", challenge.route, challenge.realm)));
+    let rules = format!("by the route {} of {}", challenge.route, challenge.realm);
+    rows.push(match challenge.topic.as_str() {
+        "" => ("asked", format!("over HTTP, {rules}")),
+        topic => ("record", format!("{topic}/{}/{} {rules}", challenge.partition, challenge.offset)),
+    });
     rows.push(("digest", challenge.digest.clone()));
     rows.push(("asked at", moment(UnixMillis(challenge.asked_at))));
     rows.push(("until", moment(UnixMillis(challenge.hold_until))));

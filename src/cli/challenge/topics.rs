@@ -18,6 +18,7 @@ use crate::cli::topic::TopicClient;
 use crate::cli::{Exit, Output, clock, files, issue};
 use crate::config::Config;
 use crate::control::TrustSource;
+use crate::control::answers::AnswerTopics;
 use crate::wire::challenge::{ChallengeCodec, ChallengeCodecError};
 
 /// Between two looks at a topic.
@@ -83,9 +84,6 @@ impl<'d> Records<'d> {
         decision: &'static str,
     ) -> Result<Exit, ChallengeError> {
         let id = parsed(&answering.id)?;
-        if id.partition.0 < 0 {
-            return Err(ChallengeError::Http);
-        }
         let (asked, at) = match self.find(&answering.id)? {
             None => return self.unknown(&answering.id),
             Some((Shown::Challenge(asked, _), at)) => (asked, at),
@@ -102,9 +100,13 @@ impl<'d> Records<'d> {
         if !answering.yes && !confirmed(&asked, decision)? {
             return no(self.out, "not confirmed: nothing was sent", Value::Null);
         }
-        let answers = self.answers(&id.topic)?;
+        let settings = &self.config.settings;
+        let desks = settings.access.as_ref().and_then(|access| access.answers.clone());
+        let places = AnswerTopics::of(settings.routes.iter().map(|of| &*of.route), desks);
+        let nowhere = || ChallengeError::Nowhere(answering.id.clone());
+        let (answers, partition) = places.place(&id).ok_or_else(nowhere)?;
         let written = TopicClient::new(self.client, answers).write(
-            id.partition,
+            partition,
             answering.id.as_bytes(),
             Some(token.as_bytes()),
         )?;
@@ -226,12 +228,6 @@ impl<'d> Records<'d> {
         let topics: BTreeMap<&str, &Topic> =
             self.holding().map(|holding| (holding.challenges.as_str(), &holding.challenges)).collect();
         if topics.is_empty() { Err(ChallengeError::NoRoute) } else { Ok(topics.into_values().collect()) }
-    }
-
-    /// Where answers about records of that source topic are read.
-    fn answers(&self, source: &Topic) -> Result<&Topic, ChallengeError> {
-        let found = self.holding().find_map(|holding| holding.answers.get(source));
-        found.ok_or(ChallengeError::NoRoute)
     }
 
     fn unknown(&mut self, id: &str) -> Result<Exit, ChallengeError> {

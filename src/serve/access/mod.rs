@@ -144,25 +144,18 @@ impl Service {
         let body = incoming::read(headers, body).await?;
         // Pinned until the commit: what is announced as taken in must not be overtaken by an older answer.
         let snapshot = self.work.snapshots.load_full();
-        let (decided, is_list) = self.decide(headers, request_id, &body, kind, &snapshot)?;
-        let mut replies = Vec::with_capacity(decided.len());
-        let mut audits = Vec::with_capacity(decided.len());
-        let mut reasons = Vec::with_capacity(decided.len());
-        for Evaluated { denied, reply, audit } in decided {
-            reasons.push(denied);
-            replies.push(reply);
-            audits.push(audit);
-        }
+        let (decided, list) = self.decide(headers, request_id, &body, kind, &snapshot)?;
         self.current()?;
         // INVARIANT: nothing that was decided leaves before this.
-        self.desk.commit(audits).await?;
+        let decided = self.desk.commit(decided, list.unwrap_or(Semantic::ExecuteAll)).await?;
         drop(snapshot);
-        for denied in reasons {
+        for Evaluated { denied, .. } in &decided {
             let took = began.elapsed();
-            EvaluatedEvent { route: &self.route.name, denied, took }.emit(&self.work.telemetry);
+            EvaluatedEvent { route: &self.route.name, denied: *denied, took }.emit(&self.work.telemetry);
         }
-        match (is_list, replies.pop()) {
-            (false, Some(reply)) => Ok(Answer::One(reply)),
+        let mut replies: Vec<Reply> = decided.into_iter().map(|evaluated| evaluated.reply).collect();
+        match (list, replies.pop()) {
+            (None, Some(reply)) => Ok(Answer::One(reply)),
             (_, last) => {
                 replies.extend(last);
                 Ok(Answer::Many(Replies { evaluations: replies }))
@@ -176,7 +169,7 @@ impl Service {
         checked.map_err(|_| Refusal::unavailable("what the gate knows is too old to decide by"))
     }
 
-    /// Verifies the caller and decides; nothing of it may be shown yet.
+    /// Verifies the caller and decides, of a list as far as is certain that it goes; nothing of it may be shown yet.
     fn decide(
         &self,
         headers: &axum::http::HeaderMap,
@@ -184,7 +177,7 @@ impl Service {
         body: &[u8],
         kind: Kind,
         snapshot: &Snapshot,
-    ) -> Result<(Vec<Evaluated>, bool), Refusal> {
+    ) -> Result<(Vec<Evaluated>, Option<Semantic>), Refusal> {
         let Some(url) = self.url.get() else { return Err(Refusal::unavailable("the gate is starting")) };
         let path = match kind {
             Kind::One => EVALUATION,
@@ -208,23 +201,23 @@ impl Service {
         };
         let moment = || Moment { now, id: DecisionId(Uuid::now_v7()), snapshot, source_partitions: 1 };
         match asked.map_err(|malformed| Refusal::malformed(&format!("the body {malformed}")))? {
-            Asked::One(one) => Ok((vec![evaluate(engine, route, &caller, &one, &moment())], false)),
+            Asked::One(one) => Ok((vec![evaluate(engine, route, &caller, &one, &moment())], None)),
             Asked::Many(items, semantic) => {
                 let decided = items.iter().map(|item| match item {
                     Ok(one) => evaluate(engine, route, &caller, one, &moment()),
                     Err(malformed) => refuse(engine, route, &caller, malformed, &moment()),
                 });
-                Ok((until(decided, semantic), true))
+                Ok((until(decided, semantic), Some(semantic)))
             }
         }
     }
 }
 
-/// The decisions up to the one with which the list ends.
+/// The decisions up to the one with which the list ends for certain: how one ends that waits for people, the desk says.
 fn until(decided: impl Iterator<Item = Evaluated>, semantic: Semantic) -> Vec<Evaluated> {
     let mut looked_at = Vec::new();
     for evaluated in decided {
-        let is_last = semantic.ends_with(evaluated.reply.decision);
+        let is_last = evaluated.waiting.is_none() && semantic.ends_with(evaluated.reply.decision);
         looked_at.push(evaluated);
         if is_last {
             break;

@@ -1,5 +1,5 @@
-//! An answer to a challenge: checked, signed and written where the lane that holds the record reads it. Limits: what is
-//! checked here spares an approver a round; nothing rests on it, since the lane judges the answer anew.
+//! An answer to a challenge: checked, signed and written where whoever asked reads it. Limits: what is
+//! checked here spares an approver a round; nothing rests on it, since whoever asked judges the answer anew.
 
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -55,7 +55,7 @@ impl Service {
         Ok((StatusCode::ACCEPTED, reply))
     }
 
-    /// What would make the lane refuse the answer, as far as it can be known here.
+    /// What would make whoever asked refuse the answer, as far as it can be known here.
     fn check(&self, login: &Login, challenge: &Challenge, answer: &Answer) -> Result<(), Refusal> {
         let now = (self.approvals.clock)();
         if !challenge.status.is_open() || challenge.hold_until < now.0 {
@@ -78,14 +78,13 @@ impl Service {
         }
     }
 
-    /// Where answers to a challenge are read: the partition that its id names, of the answers topic of its source.
+    /// Where answers to a challenge are read.
     fn place(&self, challenge: &Challenge) -> Result<(Topic, Partition), Refusal> {
         let elsewhere =
-            || Refusal::conflict("not_answerable", "no route of this gate reads answers to the challenge");
-        let id = ChallengeId::parse(&challenge.id).filter(|id| id.partition.0 >= 0).ok_or_else(elsewhere)?;
-        let holding = self.approvals.routes.get(&challenge.route).and_then(|route| route.holding.as_ref());
-        let topic = holding.and_then(|holding| holding.answers.get(&id.topic)).ok_or_else(elsewhere)?;
-        Ok((topic.clone(), id.partition))
+            || Refusal::conflict("not_answerable", "nothing of this gate reads answers to the challenge");
+        let id = ChallengeId::parse(&challenge.id).ok_or_else(elsewhere)?;
+        let (topic, partition) = self.approvals.places.place(&id).ok_or_else(elsewhere)?;
+        Ok((topic.clone(), partition))
     }
 
     async fn write(

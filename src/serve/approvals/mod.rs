@@ -1,6 +1,6 @@
 //! Approvers answer challenges over HTTP: `/challenges`, `/challenges/{id}` and `/challenges/{id}/answer`, each with a bearer
 //! token of a configured OIDC issuer (docs/approvers.md). Limits: an answer is written to the answers topic, signed by the
-//! gate, and counts only once the lane that the challenge names has judged it, like any other; who sees a challenge here
+//! gate, and counts only once the lane or the desk that asked has judged it, like any other; who sees a challenge here
 //! is a convenience, never what an answer rests on.
 
 mod answering;
@@ -9,7 +9,6 @@ mod credentials;
 mod pace;
 mod refusal;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,9 +31,8 @@ use super::{ServeError, Server, plain_headers};
 use crate::authorize::engine::{Engine, Snapshot};
 use crate::authorize::ids::UnixMillis;
 use crate::authorize::login::Login;
-use crate::authorize::route::Route;
 use crate::authorize::step_up::{Challenge, Seen};
-use crate::control::answers::AnswerLog;
+use crate::control::answers::{AnswerLog, AnswerTopics};
 use crate::control::challenges::Challenges;
 use crate::control::oidc::OidcIssuers;
 use crate::telemetry::Telemetry;
@@ -49,8 +47,8 @@ const WAITERS: usize = 256;
 pub struct Approvals {
     /// The gate, which signs for the approvers that it has verified.
     pub engine: Arc<Engine>,
-    /// The routes, by name.
-    pub routes: BTreeMap<String, Arc<Route>>,
+    /// Where answers are read.
+    pub places: AnswerTopics,
     /// Policies and entities, as they are now.
     pub snapshots: Arc<ArcSwap<Snapshot>>,
     /// Who says who approvers are.
@@ -150,7 +148,10 @@ impl Service {
             let wanted = limit - found.len();
             let page = self.approvals.challenges.list(&query, wanted, LOOKED - looked);
             looked += page.looked;
-            let visible = page.found.iter().filter(|challenge| self.seen(&login, challenge) != Seen::Not);
+            let visible = page
+                .found
+                .iter()
+                .filter(|challenge| !self.is_left(challenge) && self.seen(&login, challenge) != Seen::Not);
             found.extend(visible.map(view));
             match page.next {
                 Some(next) if found.len() < limit && looked < LOOKED => query.after = Some(next),
@@ -175,6 +176,12 @@ impl Service {
             }
         }
         Ok((StatusCode::OK, view(&challenge)))
+    }
+
+    /// Whether nobody has told the end of a challenge: the gate that had asked it over HTTP was killed.
+    fn is_left(&self, challenge: &Challenge) -> bool {
+        let is_over = challenge.hold_until < (self.approvals.clock)().0;
+        is_over && challenge.status.is_open() && challenge.topic.is_empty()
     }
 
     /// How a login stands to a challenge by the policies of this moment.

@@ -4,13 +4,14 @@ use std::sync::Mutex;
 
 use reqwest::blocking::{Client, RequestBuilder};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::*;
 use crate::authorize::ids::{Coordinates, Offset, Partition, Realm, Topic, WorkloadId};
 use crate::authorize::jose::{Algorithm, Jws, KeySet, KeyUse, SigningKey, TokenKind};
 use crate::authorize::login::OidcIssuer;
 use crate::authorize::policy::{Bundle, Entities, Offer, SourceFile};
-use crate::authorize::route::{Gate, Holding, Order};
+use crate::authorize::route::{Gate, Holding, Order, Route};
 use crate::authorize::standing::Standing;
 use crate::authorize::step_up::Status;
 use crate::authorize::trust::Trust;
@@ -72,7 +73,7 @@ impl Desk {
         };
         let approvals = Approvals {
             engine: Arc::new(Engine::new(gate, 10)),
-            routes: [("payments".to_owned(), Arc::new(route()))].into(),
+            places: AnswerTopics::of([&route()], Some(Topic::parse("access.answers").unwrap())),
             snapshots: Arc::new(ArcSwap::from_pointee(snapshot())),
             issuers: OidcIssuers::start(&[settings], &telemetry, || NOW).unwrap(),
             challenges: challenges.clone(),
@@ -339,7 +340,7 @@ fn an_answer_that_could_not_count_is_not_written() {
         (open.clone(), "carol", json!({"decision": "maybe"}), (400, "invalid_request")),
         (open.replace(":3:", ":4:"), "carol", json!({"decision": "approve"}), (404, "challenge_unknown")),
         (
-            desk.put(4, Status::Open, |c| c.route = "other".into()),
+            desk.put(4, Status::Open, |c| c.id = c.id.replace("payments.commands", "other.commands")),
             "dora",
             json!({"decision": "refuse"}),
             (409, "not_answerable"),
@@ -357,6 +358,31 @@ fn an_answer_that_could_not_count_is_not_written() {
     let untyped = desk.client.post(desk.to(&format!("/challenges/{open}/answer"))).bearer_auth(&token);
     assert_eq!(Got::of(untyped.body("{}")).error(), (415, "invalid_request"));
     assert!(desk.written.0.lock().unwrap().is_empty());
+}
+
+#[test]
+fn what_was_asked_over_http_is_answered_where_the_desk_reads() {
+    let desk = Desk::new();
+    let (of, by) = (Uuid::from_u128(7), Uuid::from_u128(8));
+    let id = desk.put(1, Status::Open, |c| {
+        c.id = format!("http:{of}:2:{by}");
+        (c.topic, c.partition, c.offset) = (String::new(), 2, -1);
+    });
+    // What a killed gate has left open is listed no more once its time is over.
+    desk.put(2, Status::Open, |c| {
+        c.id = format!("http:{of}:2:{}", Uuid::from_u128(9));
+        (c.topic, c.hold_until) = (String::new(), NOW.0 - 1);
+    });
+    let token = desk.token("carol", json!({}));
+    let listed = Got::of(desk.client.get(desk.to("/challenges")).bearer_auth(&token));
+    let ids: Vec<_> = listed.body["challenges"].as_array().unwrap().iter().map(|c| c["id"].clone()).collect();
+    assert_eq!(ids, [json!(id)]);
+    let got = desk.post(&format!("{id}/answer"), &token, &json!({"decision": "approve"}));
+    assert_eq!(got.status, 202, "{}", got.body);
+    assert_eq!(got.body["written"]["topic"], "access.answers");
+    let written = desk.written.0.lock().unwrap();
+    let (topic, partition, challenge, _) = &written[0];
+    assert_eq!((topic.as_str(), *partition, challenge.as_str()), ("access.answers", 2, id.as_str()));
 }
 
 #[test]

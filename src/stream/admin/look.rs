@@ -9,14 +9,26 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::{
-    AdminError, HoldingTopics, PATIENCE, SLACK, SourceTopic, TopicFacts, TopicProblem, TopicWarning,
-    TopicsReport, is_compacted, millis, must_keep,
+    AdminError, AnswersTopic, HoldingTopics, PATIENCE, SLACK, SourceTopic, TopicFacts, TopicProblem,
+    TopicWarning, TopicsReport, is_compacted, millis, must_keep,
 };
 use crate::authorize::ids::Topic;
 use crate::config::KafkaProperties;
 
 /// How much larger a held record may be than it was in its source.
 const KEPT_OVERHEAD: usize = 16 * 1024;
+
+/// Partitions of the answers to what was asked over HTTP, where the gate makes them: gates spread over them.
+const DESK_PARTITIONS: i32 = 4;
+
+/// The settings with which the gate makes a topic of answers.
+fn answers_settings(keep: Duration) -> Vec<(&'static str, String)> {
+    vec![
+        ("cleanup.policy", "delete".to_owned()),
+        ("message.timestamp.type", "LogAppendTime".to_owned()),
+        ("retention.ms", millis(keep + SLACK).to_string()),
+    ]
+}
 
 /// A look at the topics of one cluster.
 pub(super) struct Look {
@@ -142,11 +154,7 @@ impl Look {
         // A held record comes with the key that it is kept under.
         let largest = self.report.facts.get(&source.topic).and_then(|facts| facts.max_bytes);
         holds.extend(largest.map(|bytes| ("max.message.bytes", (bytes + KEPT_OVERHEAD).to_string())));
-        let answers = vec![
-            ("cleanup.policy", "delete".to_owned()),
-            ("message.timestamp.type", "LogAppendTime".to_owned()),
-            ("retention.ms", millis(topics.keep + SLACK).to_string()),
-        ];
+        let answers = answers_settings(topics.keep);
         for (topic, settings, is_paired) in [
             (&topics.challenges, compacted, false),
             (&topics.holds, holds, true),
@@ -166,13 +174,22 @@ impl Look {
                 self.problem(TopicProblem::NotCompacted { topic: topic.clone(), command });
             }
         }
-        self.answers(topics);
+        self.answers(&topics.answers, topics.keep);
         Ok(())
     }
 
-    /// An existing answers topic keeps every answer as long as a record may be held, with the broker's own stamp.
-    fn answers(&mut self, topics: &HoldingTopics) {
-        let answers = topics.answers.clone();
+    /// The answers to what was asked over HTTP: each desk reads one partition.
+    pub(super) fn desk_answers(&mut self, answers: &AnswersTopic, make: bool) -> Result<(), AdminError> {
+        if self.see(&answers.topic)?.is_none() {
+            self.make(&answers.topic, DESK_PARTITIONS, &answers_settings(answers.keep), make)?;
+        }
+        self.answers(&answers.topic, answers.keep);
+        Ok(())
+    }
+
+    /// An existing answers topic keeps every answer as long as something may wait for it, with the broker's own stamp.
+    fn answers(&mut self, answers: &Topic, keep: Duration) {
+        let answers = answers.clone();
         let Some(settings) = self.settings.get(&answers).cloned() else { return };
         if is_compacted(&settings) {
             let command = self.alter(&answers, "cleanup.policy=delete");
@@ -182,10 +199,10 @@ impl Look {
             let command = self.alter(&answers, "message.timestamp.type=LogAppendTime");
             self.problem(TopicProblem::NotStamped { answers: answers.clone(), command });
         }
-        let needs_ms = millis(topics.keep);
+        let needs_ms = millis(keep);
         let retention = settings.get("retention.ms").and_then(|text| text.parse::<i64>().ok());
         if let Some(has_ms) = retention.filter(|kept| *kept >= 0 && *kept < needs_ms) {
-            let command = self.alter(&answers, &format!("retention.ms={}", millis(topics.keep + SLACK)));
+            let command = self.alter(&answers, &format!("retention.ms={}", millis(keep + SLACK)));
             self.problem(TopicProblem::AnswersRetention { answers, has_ms, needs_ms, command });
         }
     }

@@ -49,11 +49,11 @@ mod tests {
         let denial = Denied { decision: "d".into(), reason: "revoked".into(), detail: "gone".into() };
         assert_eq!(given(denied), Ok(job::Answer::Denied(denial)));
         let asked = r#"{"decision":false,"context":{"decision_id":"d","reason":"step_up_required","obligations":[
-            {"id":"d","type":"step-up","properties":{"challenge":"http:-1:d","step_ups":[
+            {"id":"d","type":"step-up","properties":{"challenge":"http:t:2:d","step_ups":[
                 {"name":"manager","policy":"p","approvals":1,"message":"May it?"}]}}]}}"#;
         let step_up = StepUp {
             decision: "d".into(),
-            challenge: Some("http:-1:d".into()),
+            challenge: Some("http:t:2:d".into()),
             names: vec!["manager".into()],
             messages: vec!["May it?".into()],
         };

@@ -44,7 +44,8 @@ fn denied() -> Denied {
 }
 
 fn step_up() -> StepUp {
-    let challenge = Some("http:-1:01980000-0000-7000-8000-000000000001".into());
+    let challenge =
+        Some("http:01980000-0000-7000-8000-000000000002:0:01980000-0000-7000-8000-000000000001".into());
     StepUp { decision: "d-3".into(), challenge, names: vec!["four-eyes".into()], messages: Vec::new() }
 }
 

@@ -2,6 +2,7 @@
 //! in it as a person starts them, senders whose records have a known outcome, and the ledger that holds every record
 //! against what came out. Limits: it looks from outside only, at topics, HTTP, output and exit codes.
 
+mod approvers;
 mod audit;
 mod dice;
 mod followed;
@@ -12,6 +13,7 @@ mod sender;
 mod site;
 mod situations;
 
+pub use approvers::Approvers;
 pub use audit::audits;
 pub use dice::Dice;
 pub use followed::Followed;

@@ -188,7 +188,7 @@ resource = "{{'type': 'Invoice', 'id': value.invoice}}"
     }
 
     /// Runs a command of the program in the folder.
-    fn command(&self, arguments: &[&str]) {
+    pub fn command(&self, arguments: &[&str]) {
         let output = Command::new(env!("CARGO_BIN_EXE_countersign"))
             .args(arguments)
             .current_dir(self.folder.path())

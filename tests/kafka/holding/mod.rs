@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use countersign::authorize::ids::{Topic, UnixMillis};
 use countersign::config::{Delivery, KafkaProperties, Start};
-use countersign::stream::admin::{HoldingTopics, SourceTopic, TopicProblem, inspect};
+use countersign::stream::admin::{HoldingTopics, Others, SourceTopic, TopicProblem, inspect};
 use countersign::stream::breaker::TryAgain;
 use countersign::stream::clock::SystemClock;
 use countersign::stream::kafka::KafkaLog;
@@ -302,7 +302,8 @@ fn held_records_end_once_through_kills_and_rebalances() {
     let Some(broker) = broker("held records end once through kills and rebalances") else { return };
     let _alone = alone();
     let office = Office::new(broker);
-    let made = inspect(&office.properties(), &[office.source()], &[], true).expect("an answer");
+    let made =
+        inspect(&office.properties(), &[office.source()], &Others::default(), true).expect("an answer");
     assert_eq!(made.problems, Vec::new());
     let dice = Dice::new("holding");
     let mut traffic = Traffic { office: &office, broker, writer: broker.writer(), dice, sent: Vec::new() };
@@ -342,7 +343,7 @@ fn many_holds_are_read_back_before_anything_is_decided() {
     let Some(broker) = broker("many holds are read back before anything is decided") else { return };
     let count: usize = std::env::var(MANY).ok().and_then(|text| text.parse().ok()).unwrap_or(500);
     let office = Office::new(broker);
-    inspect(&office.properties(), &[office.source()], &[], true).expect("an answer");
+    inspect(&office.properties(), &[office.source()], &Others::default(), true).expect("an answer");
     // As large as a record with its tokens.
     let filler = "x".repeat(3_000);
     let record = |n: usize| NewRecord {
@@ -392,14 +393,17 @@ fn the_topics_of_a_route_that_holds_are_made_grow_and_are_checked() {
     let office = Office::new(broker);
     let source = office.source();
     let topics = source.holding.clone().expect("it holds");
-    let looked = inspect(&office.properties(), std::slice::from_ref(&source), &[], false).expect("an answer");
+    let looked = inspect(&office.properties(), std::slice::from_ref(&source), &Others::default(), false)
+        .expect("an answer");
     let own = [&source.replay, &topics.challenges, &topics.holds, &topics.answers];
     assert_eq!(looked.would_make, own.map(|topic| (topic.clone(), PARTITIONS)));
-    let made = inspect(&office.properties(), std::slice::from_ref(&source), &[], true).expect("an answer");
+    let made = inspect(&office.properties(), std::slice::from_ref(&source), &Others::default(), true)
+        .expect("an answer");
     assert_eq!((made.made.len(), made.problems), (4, Vec::new()));
     let compacted = |topic: &Topic| made.facts[topic].compacted;
     assert_eq!(own.map(compacted), [Some(false), Some(true), Some(true), Some(false)]);
-    let again = inspect(&office.properties(), std::slice::from_ref(&source), &[], true).expect("an answer");
+    let again = inspect(&office.properties(), std::slice::from_ref(&source), &Others::default(), true)
+        .expect("an answer");
     assert_eq!((again.made, again.problems), (Vec::new(), Vec::new()));
 
     // Topics that somebody made otherwise, and too small.
@@ -410,7 +414,7 @@ fn the_topics_of_a_route_that_holds_are_made_grow_and_are_checked() {
         ..topics
     };
     let source = SourceTopic { holding: Some(wrong.clone()), ..source };
-    let found = inspect(&office.properties(), &[source], &[], true).expect("an answer");
+    let found = inspect(&office.properties(), &[source], &Others::default(), true).expect("an answer");
     assert_eq!(found.made, [(wrong.holds, PARTITIONS)], "it grew");
     let [
         TopicProblem::NotCompacted { .. },

@@ -1,5 +1,6 @@
-//! The long job of the examples against a real gate: one is allowed everything, one is refused, the workflow of one is
-//! cancelled in the middle, the subject of one is revoked. Each stops where it should, and the audit says why.
+//! The long job of the examples against a real gate: a person approves of one's second sensitive step, and refuses another's;
+//! one is forbidden, the workflow of one is cancelled in the middle, the subject of one is revoked. Each stops where it
+//! should, and the audit says why.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use countersign::authorize::jose::{Algorithm, SigningKey, TokenKind};
 use countersign::authorize::request::{Action, Resource};
 use countersign::authorize::standing::Status;
+use countersign::authorize::step_up::Status as ChallengeStatus;
 use countersign::worker::Received;
 use countersign::worker::access::{Caller, Client, Question};
 use countersign::worker::job::{Job, Refused};
@@ -20,7 +22,9 @@ use tokio::task::JoinHandle;
 mod steps;
 
 use super::gates::{listen, newest, tell_signals};
-use crate::gate::{Expect, Followed, GateProcess, Plan, Sender, Sent, Site, audits, now_ms, wait_for};
+use crate::gate::{
+    Approvers, Expect, Followed, GateProcess, Plan, Sender, Sent, Site, audits, now_ms, wait_for,
+};
 use crate::support::kafka::broker;
 use steps::{Bench, End};
 
@@ -43,10 +47,15 @@ permit (
   resource
 ) when { context.provenance.origin == Workload::"spiffe://example.org/agent/payer" };
 @id("frozen") forbid (principal, action == Action::"transfer", resource == Invoice::"inv-frozen");
+@id("large") @step_up("manager") @message("Transfer {resource.id} for {subject}?")
+forbid (principal, action == Action::"transfer", resource == Invoice::"inv-large");
+@id("odd") @step_up("manager") @message("Transfer {resource.id} for {subject}?")
+forbid (principal, action == Action::"transfer", resource == Invoice::"inv-odd");
 "#;
 
 /// A step that would take longer than the test: whoever is in one is stopped there.
 const LONG: Duration = Duration::from_secs(600);
+const CLERK: &str = "spiffe://example.org/agent/clerk";
 const BEFORE_STOP: [&str; 4] = ["collect", "match", "reckon", "reserve"];
 
 /// A worker beside a gate that answers access evaluations and tells signals.
@@ -108,21 +117,19 @@ fn clerk(site: &Site) -> Caller {
     let own = SigningKey::from_seed(Algorithm::EdDsa, &[17; 32], None).expect("a key");
     let now = now_ms() / 1000;
     let claims = json!({
-        "sub": "spiffe://example.org/agent/clerk", "iat": now - 60, "exp": now + 3600,
+        "sub": CLERK, "iat": now - 60, "exp": now + 3600,
         "cnf": { "jwk": own.public_jwk() },
     });
     let wit = issuer.sign(TokenKind::WorkloadIdentity, &claims).expect("a WIT");
     Caller::new(own, &wit).expect("a caller")
 }
 
-/// A site whose gate answers access evaluations by the route of payments; the topic of its signals.
-fn configure(site: &Site) -> String {
+/// A site whose gate answers access evaluations by the route of payments and asks people about them; the topic of its signals.
+fn configure(site: &Site) -> (String, Approvers) {
     let signals = tell_signals(site);
-    let access = "[access]\nlisten = \"127.0.0.1:0\"\nroute = \"payments\"\n";
-    site.write("countersign.toml", &format!("{}\n{access}", site.read("countersign.toml")));
     site.write("policies/schema.cedarschema", SCHEMA);
     site.write("policies/policies.cedar", POLICIES);
-    signals
+    (signals, Approvers::join(site))
 }
 
 #[test]
@@ -130,7 +137,7 @@ fn each_job_stops_where_it_should_and_the_audit_says_why() {
     let Some(broker) = broker("each long job stops where it should and the audit says why") else { return };
     let site = Site::new(broker, Plan::default());
     let followed = Followed::new(&site, "10s", false);
-    let signals = configure(&site);
+    let (signals, approvers) = configure(&site);
     let gate = site.start_ready(None);
     let office = Office::new(&site, &gate, &signals);
     let (mut sender, mut sent) = (Sender::new(&site), 0);
@@ -141,18 +148,49 @@ fn each_job_stops_where_it_should_and_the_audit_says_why() {
         newest(&site)
     };
 
-    // One is allowed everything, one is refused its second sensitive step.
-    let received = work(sender.asks("pay", "inv-7", Expect::Forward));
-    let (end, done) = office.end(office.begin(received, |_| Duration::ZERO));
-    assert!(matches!(&end, End::Done(job) if job.received().resource.id == "inv-7"), "{end:?}");
+    // A person approves of the second sensitive step of one. Who asked for the work cannot.
+    let received = work(sender.asks("pay", "inv-large", Expect::Forward));
+    let at_work = office.begin(received, |_| Duration::ZERO);
+    let asked = approvers.wait(&site, "inv-large", ChallengeStatus::Open);
+    assert_eq!(asked.step_ups[0].message, "Transfer inv-large for alice?");
+    assert_eq!((asked.sender.as_str(), asked.subject.as_deref()), (CLERK, Some("alice")));
+    approvers.answer(&site, &asked, "alice", "approve");
+    let barred = || effects(&site, &asked.id).contains(&"requester".to_owned());
+    wait_for("the requester's answer", || barred().then_some(()));
+    assert!(!at_work.end.is_finished(), "the requester's answer does nothing");
+    approvers.answer(&site, &asked, "carol", "approve");
+    let (end, done) = office.end(at_work);
+    assert!(matches!(&end, End::Done(job) if job.received().resource.id == "inv-large"), "{end:?}");
     let all = ["collect", "match", "reckon", "reserve", "announce", "transfer", "book", "archive"];
     assert_eq!(done, all);
+    let released = approvers.wait(&site, "inv-large", ChallengeStatus::Released);
+    assert_eq!(released.id, asked.id, "asked once");
+    let decision = released.decision_id.expect("the decision that used it");
+    let allowed = audits(&site).into_iter().find(|audit| audit.record.decision_id == decision);
+    let allowed = allowed.expect("an audit record").record;
+    assert_eq!(
+        (allowed.outcome.as_str(), &allowed.approvers[..]),
+        ("allow", &["User::\"carol\"".to_owned()][..])
+    );
+    assert_eq!(effects(&site, &asked.id), ["requester", "counted"]);
+
+    // And refuses another's.
+    let received = work(sender.asks("pay", "inv-odd", Expect::Forward));
+    let at_work = office.begin(received, |_| Duration::ZERO);
+    let asked = approvers.wait(&site, "inv-odd", ChallengeStatus::Open);
+    approvers.answer(&site, &asked, "carol", "refuse");
+    let (end, done) = office.end(at_work);
+    let End::Refused(Refused::Denied(denied)) = end else { panic!("{end:?}") };
+    assert_eq!((denied.reason.as_str(), &done[..]), ("step_up_refused", &all.map(str::to_owned)[..5]));
+    let mut reasons = BTreeMap::from([(denied.decision, "step_up_refused")]);
+
+    // One is forbidden, and nobody is asked.
     let received = work(sender.asks("pay", "inv-frozen", Expect::Forward));
     let (end, done) = office.end(office.begin(received, |_| Duration::ZERO));
     let End::Refused(Refused::Denied(denied)) = end else { panic!("{end:?}") };
     assert_eq!(done, all[..5]);
     assert_eq!(denied.reason, "forbidden");
-    let mut reasons = BTreeMap::from([(denied.decision, "forbidden")]);
+    reasons.insert(denied.decision, "forbidden");
 
     // The workflow of one is cancelled in the middle.
     followed.workflow("job-1", Status::Running);
@@ -165,7 +203,7 @@ fn each_job_stops_where_it_should_and_the_audit_says_why() {
     let cancelled = Stop::WorkflowEnded { workflow: "job-1".into(), status: Status::Cancelled };
     assert!(matches!(&end, End::Stopped(stop) if *stop == cancelled), "{end:?}");
     assert!(done.is_empty());
-    reasons.extend([asked(&office, &received, "reserve", "workflow_ended")]);
+    reasons.extend([too_late(&office, &received, "reserve", "workflow_ended")]);
 
     // The subject of one is revoked, after its first steps.
     let received = work(sender.asks("pay", "inv-7", Expect::Forward));
@@ -179,7 +217,7 @@ fn each_job_stops_where_it_should_and_the_audit_says_why() {
     println!("from appending the revocation to the end of the job: {:?}", told.elapsed());
     assert_eq!(done, BEFORE_STOP);
     assert!(matches!(&end, End::Stopped(Stop::Revoked { about, .. }) if &*about.id == "alice"), "{end:?}");
-    reasons.extend([asked(&office, &received, "transfer", "revoked")]);
+    reasons.extend([too_late(&office, &received, "transfer", "revoked")]);
 
     let audits = audits(&site);
     for (decision, reason) in reasons {
@@ -190,8 +228,20 @@ fn each_job_stops_where_it_should_and_the_audit_says_why() {
     gate.terminate();
 }
 
-fn asked(office: &Office, received: &Received, action: &str, reason: &'static str) -> (String, &'static str) {
+fn too_late(
+    office: &Office,
+    received: &Received,
+    action: &str,
+    reason: &'static str,
+) -> (String, &'static str) {
     let (decision, given) = office.ask(received, action);
     assert_eq!(given.as_deref(), Some(reason));
     (decision, reason)
+}
+
+/// What the answers to a challenge came to, in order.
+fn effects(site: &Site, challenge: &str) -> Vec<String> {
+    let of_it = audits(site).into_iter().map(|audit| audit.record);
+    let of_it = of_it.filter(|audit| audit.challenge.as_deref() == Some(challenge));
+    of_it.filter_map(|audit| Some(audit.answer?.effect)).collect()
 }
