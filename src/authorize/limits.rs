@@ -49,6 +49,8 @@ pub const MAX_BODY_BYTES: usize = 64 * 1024;
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
 /// Proofs of requests over HTTP that are remembered: about 41 MB. Past that nobody is answered until some are forgotten.
 pub const MAX_REQUEST_PROOFS: usize = 1_000_000;
+/// Certificates that a caller may present. Each may cost the check of a signature, before anybody is known.
+pub const MAX_PRESENTED_CERTIFICATES: usize = 8;
 /// Policies of one bundle, links of templates counted. Bounds memory and the time to load and validate.
 pub const MAX_POLICIES: usize = 100_000;
 /// Bytes of one policy, schema or entity file. It is parsed whole, on the path of a reload.

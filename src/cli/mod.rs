@@ -2,6 +2,7 @@
 //! Limits: each command has a file of its own; here is only what they share.
 
 pub mod approvals;
+mod certificates;
 pub mod challenge;
 pub mod check;
 pub mod clock;

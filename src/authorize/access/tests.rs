@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::*;
 use crate::authorize::engine::Snapshot;
 use crate::authorize::ids::{DecisionId, Realm};
-use crate::authorize::jose::token_hash;
+use crate::authorize::jose::{TokenKind, token_hash};
 use crate::authorize::policy::{Bundle, Entities, Offer, SourceFile};
 use crate::authorize::route::{Gate, Party};
 use crate::authorize::standing::Standing;

@@ -11,6 +11,7 @@ mod gate;
 mod lanes;
 mod records;
 mod signals;
+mod tls;
 
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub use records::{
     TokenCacheUsed, TransactionAborted,
 };
 pub use signals::{SignalPublished, SignalsHeldUp};
+pub use tls::{CertificateLoaded, CertificateRefused, HandshakeFailed};
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
