@@ -95,7 +95,7 @@ impl Certificate {
 
     /// Looks at the files and switches to what has changed and is good; one that is over does not take the place of another.
     /// Returns whether it was switched.
-    pub(super) fn refresh(&self, telemetry: &Telemetry, now: UnixMillis) -> bool {
+    pub(crate) fn refresh(&self, telemetry: &Telemetry, now: UnixMillis) -> bool {
         let source = Source::read(&self.settings);
         // Held throughout: two looks at once could switch back to the older of two contents.
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,6 +6,8 @@ mod authorities;
 mod certificate;
 mod peer;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use authorities::{Authorities, AuthorityError};

@@ -4,6 +4,8 @@
 //! TLS must, here or in something before it.
 
 mod incoming;
+#[cfg(test)]
+mod mtls_tests;
 mod proofs;
 mod refusal;
 #[cfg(test)]
