@@ -86,6 +86,11 @@ impl Certificate {
         &self.shown
     }
 
+    /// What it is of.
+    pub fn server(&self) -> &'static str {
+        self.server
+    }
+
     /// Tells log and metrics of the one in use.
     pub fn announce(&self, telemetry: &Telemetry, now: UnixMillis) {
         let validity = self.shown.value().validity;

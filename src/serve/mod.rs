@@ -142,7 +142,7 @@ async fn answer(
         match tls {
             None => axum::serve(listener, router).with_graceful_shutdown(stop).await,
             Some((tls, telemetry)) => {
-                let listener = TlsListener::new(what, listener, tls, telemetry);
+                let listener = TlsListener::new(listener, tls, telemetry);
                 let router = router.into_make_service_with_connect_info::<Connection>();
                 axum::serve(listener, router).with_graceful_shutdown(stop).await
             }

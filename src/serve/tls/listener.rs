@@ -37,7 +37,6 @@ const IDLE: Duration = Duration::from_secs(120);
 /// Takes connections and hands on those that speak TLS.
 #[derive(Debug)]
 pub struct TlsListener {
-    server: &'static str,
     tcp: TcpListener,
     tls: Tls,
     telemetry: Telemetry,
@@ -55,14 +54,14 @@ pub struct Connection {
 }
 
 impl TlsListener {
-    /// Over a listener on TCP; `server` is what is served, for log and metrics.
-    pub fn new(server: &'static str, tcp: TcpListener, tls: Tls, telemetry: Telemetry) -> Self {
+    /// Over a listener on TCP.
+    pub fn new(tcp: TcpListener, tls: Tls, telemetry: Telemetry) -> Self {
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        Self { server, tcp, tls, telemetry, handshakes: JoinSet::new(), places }
+        Self { tcp, tls, telemetry, handshakes: JoinSet::new(), places }
     }
 
     fn begin(&mut self, stream: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) {
-        let (server, telemetry) = (self.server, self.telemetry.clone());
+        let (server, telemetry) = (self.tls.server, self.telemetry.clone());
         let (acceptor, clients) = (TlsAcceptor::from(Arc::clone(&self.tls.config)), self.tls.clients.clone());
         self.handshakes.spawn(async move {
             match timeout(HANDSHAKE_WAIT, acceptor.accept(stream)).await {

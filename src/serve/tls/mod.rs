@@ -23,6 +23,8 @@ use crate::control::certificates::Certificate;
 /// With what an interface speaks TLS.
 #[derive(Debug, Clone)]
 pub struct Tls {
+    /// Of what, for log and metrics.
+    server: &'static str,
     config: Arc<ServerConfig>,
     clients: Option<Arc<Clients>>,
 }
@@ -34,7 +36,7 @@ impl Tls {
     /// # Errors
     /// The TLS library has no suite in common with itself: a broken build.
     pub fn new(certificate: Arc<Certificate>, clients: Option<Clients>) -> Result<Self, rustls::Error> {
-        let clients = clients.map(Arc::new);
+        let (server, clients) = (certificate.server(), clients.map(Arc::new));
         let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])?;
         let builder = match &clients {
@@ -48,7 +50,7 @@ impl Tls {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
-        Ok(Self { config: Arc::new(config), clients })
+        Ok(Self { server, config: Arc::new(config), clients })
     }
 }
 
