@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -22,6 +22,11 @@ use crate::telemetry::events::{CertificateLoaded, CertificateRefused};
 
 /// Bytes of a file: a chain of certificates, or a key.
 const MAX_BYTES: usize = 1024 * 1024;
+
+/// The one provider of TLS's cryptography: that of the tokens.
+pub fn provider() -> CryptoProvider {
+    rustls::crypto::aws_lc_rs::default_provider()
+}
 
 /// A certificate that a server can show, with its key.
 #[derive(Debug)]
@@ -175,7 +180,7 @@ impl Source {
         });
         match (chain, key) {
             (Ok((chain, validity)), Ok(key)) => {
-                match CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()) {
+                match CertifiedKey::from_der(chain, key, &provider()) {
                     Ok(key) => return Ok(Shown { key: Arc::new(key), validity }),
                     Err(rustls::Error::InconsistentKeys(_)) => problems.push(
                         within(Problem::error("the key is not the one of the certificate"), &settings.key)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
@@ -16,6 +16,7 @@ use rustls::{
 use crate::authorize::engine::Snapshot;
 use crate::authorize::ids::UnixMillis;
 use crate::authorize::x509::{Peer, PeerError};
+use crate::control::certificates::provider;
 
 /// By whose word clients are known.
 pub struct Clients {
@@ -27,7 +28,7 @@ pub struct Clients {
 impl Clients {
     /// By the trust in the newest of these snapshots, at the moment that `clock` gives.
     pub fn new(snapshots: Arc<ArcSwap<Snapshot>>, clock: fn() -> UnixMillis) -> Self {
-        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+        let algorithms = provider().signature_verification_algorithms;
         Self { snapshots, clock, algorithms }
     }
 

@@ -9,7 +9,6 @@ mod tests;
 
 use std::sync::Arc;
 
-use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
@@ -18,7 +17,7 @@ use rustls::{ServerConfig, server::NoClientAuth};
 pub use self::clients::Clients;
 pub use self::listener::{Connection, TlsListener};
 
-use crate::control::certificates::Certificate;
+use crate::control::certificates::{Certificate, provider};
 
 /// With what an interface speaks TLS.
 #[derive(Debug, Clone)]
@@ -37,7 +36,7 @@ impl Tls {
     /// The TLS library has no suite in common with itself: a broken build.
     pub fn new(certificate: Arc<Certificate>, clients: Option<Clients>) -> Result<Self, rustls::Error> {
         let (server, clients) = (certificate.server(), clients.map(Arc::new));
-        let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let builder = ServerConfig::builder_with_provider(Arc::new(provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])?;
         let builder = match &clients {
             Some(clients) => builder.with_client_cert_verifier(Arc::<Clients>::clone(clients)),
