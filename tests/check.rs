@@ -88,6 +88,29 @@ fn a_route_that_holds_what_nobody_could_approve_of_is_warned_about() {
 }
 
 #[test]
+fn the_files_of_tls_are_looked_at_too() {
+    let route = FirstRoute::new();
+    let tls = "[access]\nlisten = \"0.0.0.0:8081\"\n[access.tls]\ncertificate = \"tls.pem\"\nkey = \"tls.key\"\nclients = \"spiffe\"\n[[route]]";
+    route.edit("countersign.toml", "[[route]]", tls);
+    let checked = route.run(&["check"]);
+    assert_eq!(checked.code, 2, "{}", checked.stdout);
+    for file in ["tls.pem", "tls.key"] {
+        assert!(checked.stdout.contains(file), "{}", checked.stdout);
+    }
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["gate.example.org".to_owned()]).unwrap();
+    std::fs::write(route.path("tls.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(route.path("tls.key"), key.serialize_pem()).unwrap();
+    let checked = route.run(&["check"]);
+    assert_eq!(checked.code, 0, "{}", checked.stdout);
+    assert!(checked.stdout.contains("no SPIFFE bundle has an X.509 authority"), "{}", checked.stdout);
+    std::fs::write(route.path("tls.key"), rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    let checked = route.run(&["check"]);
+    assert_eq!(checked.code, 2, "{}", checked.stdout);
+    assert!(checked.stdout.contains("the key is not the one of the certificate"), "{}", checked.stdout);
+}
+
+#[test]
 fn a_schema_that_asks_for_what_no_route_offers_is_refused() {
     let route = FirstRoute::new();
     route.edit("countersign.toml", "require = [\"workload\", \"transaction\"]", "require = [\"workload\"]");

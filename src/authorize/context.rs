@@ -12,11 +12,17 @@ use super::limits::{MAX_HEADER_BYTES, MAX_HEADERS, MAX_TOKEN_BYTES};
 use super::record::Record;
 use super::route::Route;
 use super::token_cache::{Entry, Kept, TokenCache};
+use super::x509::Peer;
+
+/// The name under which a client certificate stands among the hashes of what was presented (RFC 9440).
+pub const CLIENT_CERTIFICATE: &str = "client-cert";
 
 /// The context that a record claims: tokens of the right form.
 #[derive(Debug)]
 pub struct Claimed<'r> {
     pub(super) sender: ClaimedSender<'r>,
+    /// Whom the connection has proven, whatever the tokens say; a record has none.
+    pub(super) channel: Option<&'r Peer>,
     pub(super) transaction: Option<Presented<'r, Transaction>>,
     pub(super) countersignature: Option<Presented<'r, Countersigned>>,
     pub(super) grant: Option<PresentedGrant<'r>>,
@@ -42,6 +48,8 @@ pub(super) enum ClaimedSender<'r> {
         /// The hash of the WPT.
         proof_hash: Digest,
     },
+    /// With neither, over a connection that proves somebody.
+    Channel(&'r Peer),
     /// With neither, on a route that says whom to take it from (contract, section 2.4).
     Unproven(WorkloadId),
 }
@@ -88,10 +96,11 @@ impl<T: std::fmt::Debug> std::fmt::Debug for Presented<'_, T> {
     }
 }
 
-/// The values of the five, by kind.
+/// The values of the five, by kind, and whom the connection that they came over has proven.
 #[derive(Default, Clone, Copy)]
 pub struct Tokens<'r> {
     values: [Option<&'r [u8]>; 5],
+    channel: Option<&'r Peer>,
 }
 
 // By hand: the tokens are live credentials.
@@ -125,9 +134,28 @@ impl<'r> Tokens<'r> {
         }
     }
 
+    /// The same over a connection whose other side has proven that it holds the key of this certificate.
+    #[must_use]
+    pub fn over(self, channel: Option<&'r Peer>) -> Self {
+        Self { channel, ..self }
+    }
+
+    /// Whether the connection stands for the proof: it proves somebody, and neither token that would is there. One alone of
+    /// the two does not downgrade to it.
+    fn proven_by_channel(&self) -> bool {
+        let signed = [TokenKind::WorkloadIdentity, TokenKind::WorkloadProof];
+        self.channel.is_some() && signed.into_iter().all(|kind| self.get(kind).is_none())
+    }
+
     /// The hash of each that is there, in the order of the contract.
     pub fn hashes(&self) -> impl Iterator<Item = (TokenKind, Digest)> {
         TokenKind::ALL.into_iter().filter_map(|kind| self.get(kind).map(|token| (kind, token_hash(token))))
+    }
+
+    /// What the caller has presented, by the name of its header (the certificate's as RFC 9440 names it), each with its hash.
+    pub fn presented(&self) -> impl Iterator<Item = (&'static str, Digest)> {
+        let certificate = self.channel.map(|peer| (CLIENT_CERTIFICATE, peer.svid().thumbprint));
+        self.hashes().map(|(kind, hash)| (kind.header_name(), hash)).chain(certificate)
     }
 
     fn get(&self, kind: TokenKind) -> Option<&'r [u8]> {
@@ -150,8 +178,8 @@ impl<'r> Claimed<'r> {
         })
     }
 
-    /// Reads the tokens of an HTTP request that asks at `now` what a record of `route` could do. Whoever asks proves itself:
-    /// `unproven` is for records.
+    /// Reads the tokens of an HTTP request that asks at `now` what a record of `route` could do. Whoever asks proves itself, by
+    /// WIT and WPT or by the connection: `unproven` is for records.
     ///
     /// # Errors
     /// As [`Claimed::read`].
@@ -161,7 +189,7 @@ impl<'r> Claimed<'r> {
         now: UnixMillis,
         cache: &TokenCache,
     ) -> Result<Self, Denial> {
-        check_missing(route, tokens, false, "request")?;
+        check_missing(route, tokens, tokens.proven_by_channel(), "request")?;
         Self::of(tokens, None, cache, |payload, present| {
             ProofClaims::read_request(payload, route.proof_life_s, present, now)
         })
@@ -193,6 +221,7 @@ impl<'r> Claimed<'r> {
         };
         let sender = match (unproven, identity, proof) {
             (Some(sender), _, _) => ClaimedSender::Unproven(sender),
+            (None, None, None) if let Some(peer) = tokens.channel => ClaimedSender::Channel(peer),
             (None, Some(identity), Some((proof, claims, proof_hash))) => {
                 ClaimedSender::Signed { identity, proof, claims, proof_hash }
             }
@@ -201,6 +230,7 @@ impl<'r> Claimed<'r> {
         };
         let domain = match &sender {
             ClaimedSender::Signed { identity, .. } => identity.claims.subject.trust_domain().clone(),
+            ClaimedSender::Channel(peer) => peer.id().trust_domain().clone(),
             ClaimedSender::Unproven(sender) => sender.trust_domain().clone(),
         };
         let transaction = match tokens.get(TokenKind::Transaction) {
@@ -220,7 +250,7 @@ impl<'r> Claimed<'r> {
             }
             None => None,
         };
-        Ok(Self { sender, transaction, countersignature, grant })
+        Ok(Self { sender, channel: tokens.channel, transaction, countersignature, grant })
     }
 
     /// Whether the record carries a token of that kind.
@@ -233,7 +263,10 @@ impl<'r> Claimed<'r> {
         match (kind, &self.sender) {
             (TokenKind::WorkloadIdentity, ClaimedSender::Signed { identity, .. }) => Some(identity.hash),
             (TokenKind::WorkloadProof, ClaimedSender::Signed { proof_hash, .. }) => Some(*proof_hash),
-            (TokenKind::WorkloadIdentity | TokenKind::WorkloadProof, ClaimedSender::Unproven(_)) => None,
+            (
+                TokenKind::WorkloadIdentity | TokenKind::WorkloadProof,
+                ClaimedSender::Channel(_) | ClaimedSender::Unproven(_),
+            ) => None,
             (TokenKind::Transaction, _) => self.transaction.as_ref().map(|token| token.hash),
             (TokenKind::Countersignature, _) => self.countersignature.as_ref().map(|token| token.hash),
             (TokenKind::StepUpGrant, _) => self.grant.as_ref().map(|grant| grant.hash),
@@ -313,10 +346,11 @@ fn unproven(record: &Record, route: &Route, tokens: &Tokens<'_>) -> Result<Optio
     Ok(Some(sender.clone()))
 }
 
-fn check_missing(route: &Route, tokens: &Tokens<'_>, unproven: bool, of: &str) -> Result<(), Denial> {
+/// `without` is whether neither WIT nor WPT is needed.
+fn check_missing(route: &Route, tokens: &Tokens<'_>, without: bool, of: &str) -> Result<(), Denial> {
     let needed = [
-        (TokenKind::WorkloadIdentity, !unproven),
-        (TokenKind::WorkloadProof, !unproven),
+        (TokenKind::WorkloadIdentity, !without),
+        (TokenKind::WorkloadProof, !without),
         (TokenKind::Transaction, route.require_transaction),
         (TokenKind::Countersignature, route.require_countersignature),
     ];

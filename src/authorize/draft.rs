@@ -108,15 +108,15 @@ impl Draft {
     /// What came with a request over HTTP.
     pub(super) fn presented(
         &mut self,
-        tokens: &[(TokenKind, Digest)],
+        presented: &[(&'static str, Digest)],
         request_id: Option<String>,
         trace: Option<TraceParent>,
     ) {
-        let hash = |(kind, hash): &(TokenKind, Digest)| AuditTokenHash {
-            header: kind.header_name().to_owned(),
+        let hash = |(name, hash): &(&str, Digest)| AuditTokenHash {
+            header: (*name).to_owned(),
             sha256: hash.to_string(),
         };
-        self.0.token_hashes = tokens.iter().map(hash).collect();
+        self.0.token_hashes = presented.iter().map(hash).collect();
         self.0.request_id = request_id;
         self.0.trace_id = trace.map(TraceParent::trace_id_hex);
     }

@@ -15,6 +15,7 @@ use super::replay::{Entry, Memory, Seen};
 use super::route::{ReplayRule, Route, TokenExpiry};
 use super::token_cache::Kept;
 use super::trust::{Domain, Trust};
+use super::x509::{Peer, PeerError};
 
 pub use super::claims::{Proof, SignedHeaders, Transaction};
 pub use super::token_cache::TokenCache;
@@ -114,9 +115,10 @@ pub fn verify(
     }
 }
 
-/// Verifies who asks over HTTP, by a proof that is made out for `audience`, the target URI (WPT draft, section 4). There is
-/// no record: *E* is *N*. `once` is asked last whether this is the proof's first use, and remembers it: a proof is good for
-/// one request.
+/// Verifies who asks over HTTP: by a proof that is made out for `audience`, the target URI (WPT draft, section 4), or by the
+/// connection alone where no such token goes along; where both are there, both, and they must name the same workload. There
+/// is no record: *E* is *N*. `once` is asked last whether this is the proof's first use, and remembers it: a proof is good
+/// for one request.
 ///
 /// # Errors
 /// The first check that fails, with what was known by then.
@@ -129,42 +131,80 @@ pub fn verify_caller(
     let accepted = rules.now;
     let mut known = Known { accepted, sender: None, transaction: None };
     let check = || {
-        let ClaimedSender::Signed { identity, proof, claims, .. } = &claimed.sender else {
-            return Err(Denial::new(Reason::ContextMissing, "the request lacks the proof of its sender"));
-        };
-        check_identity(identity, accepted, rules)?;
-        let sender = &identity.claims.subject;
-        if let Some(carried) = &claimed.transaction {
-            check_carried(carried, sender.trust_domain(), accepted, rules)?;
-            known.transaction = Some(carried.claims.clone());
+        if let Some(peer) = claimed.channel {
+            peer.check(rules.trust, rules.now).map_err(|error| PeerError::denial(&error))?;
         }
-        check_signed(&identity.claims, proof, rules)?;
-        if !claims.audience.is_only(audience) {
-            let detail = "the `workload-proof-token` is not made out for this address alone";
-            return Err(Denial::new(Reason::AudienceMismatch, detail));
+        match &claimed.sender {
+            ClaimedSender::Channel(peer) => {
+                let sender = peer.id();
+                known.transaction = carried_by(sender, claimed, accepted, rules)?;
+                known.sender = Some(sender.clone());
+                // The connection is nobody else's, and what went over it was not seen: there is nothing to be copied.
+                Ok((sender.clone(), None, None))
+            }
+            ClaimedSender::Signed { identity, proof, claims, .. } => {
+                check_identity(identity, accepted, rules)?;
+                let sender = &identity.claims.subject;
+                known.transaction = carried_by(sender, claimed, accepted, rules)?;
+                check_signed(&identity.claims, proof, rules)?;
+                if !claims.audience.is_only(audience) {
+                    let detail = "the `workload-proof-token` is not made out for this address alone";
+                    return Err(Denial::new(Reason::AudienceMismatch, detail));
+                }
+                check_time(TokenKind::WorkloadProof, &claims.times, accepted, rules.route.skew_s)?;
+                check_bound(claimed, claims)?;
+                check_same(sender, claimed.channel)?;
+                known.sender = Some(sender.clone());
+                let entry = Entry::new(sender, &claims.proof.jti, NOWHERE, accepted);
+                if !once(&entry) {
+                    return Err(Denial::new(
+                        Reason::Replayed,
+                        "the proof was used before on another request",
+                    ));
+                }
+                Ok((sender.clone(), Some(claims.proof.clone()), Some(entry)))
+            }
+            ClaimedSender::Unproven(_) => {
+                Err(Denial::new(Reason::ContextMissing, "the request lacks the proof of its sender"))
+            }
         }
-        check_time(TokenKind::WorkloadProof, &claims.times, accepted, rules.route.skew_s)?;
-        check_bound(claimed, claims)?;
-        known.sender = Some(sender.clone());
-        let entry = Entry::new(sender, &claims.proof.jti, NOWHERE, accepted);
-        if !once(&entry) {
-            return Err(Denial::new(Reason::Replayed, "the proof was used before on another request"));
-        }
-        Ok((sender.clone(), claims.proof.clone(), entry))
     };
     match check() {
-        Ok((sender, proof, entry)) => Ok(Verified {
+        Ok((sender, proof, replay)) => Ok(Verified {
             sender,
             proven: true,
             accepted,
             transaction: known.transaction,
-            proof: Some(proof),
+            proof,
             key: None,
             value: None,
-            replay: Some(entry),
+            replay,
             _sealed: Sealed,
         }),
         Err(denial) => Err(Refused { denial, known }),
+    }
+}
+
+/// The transaction that goes along with what a sender asks, verified, if there is one.
+fn carried_by(
+    sender: &WorkloadId,
+    claimed: &Claimed<'_>,
+    accepted: UnixMillis,
+    rules: &Rules<'_>,
+) -> Result<Option<Arc<Transaction>>, Denial> {
+    let Some(carried) = &claimed.transaction else { return Ok(None) };
+    check_carried(carried, sender.trust_domain(), accepted, rules)?;
+    Ok(Some(carried.claims.clone()))
+}
+
+/// That the tokens and the connection prove one workload: nobody asks in another's name over its own connection.
+fn check_same(sender: &WorkloadId, channel: Option<&Peer>) -> Result<(), Denial> {
+    match channel {
+        Some(peer) if peer.id() != sender => {
+            let detail = "the `workload-identity-token` names another workload than the client certificate";
+            Err(Denial::new(Reason::ProofMismatch, detail))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -184,6 +224,10 @@ fn check(
         ClaimedSender::Signed { identity, .. } => {
             check_identity(identity, accepted, rules)?;
             &identity.claims.subject
+        }
+        // A record comes over no connection, so this is never reached; if it were, it would prove nothing of a record.
+        ClaimedSender::Channel(_) => {
+            return Err(Denial::new(Reason::ContextMissing, "the record lacks the proof of its sender"));
         }
         ClaimedSender::Unproven(sender) => {
             // The route says so, whatever the tokens are worth.
@@ -210,7 +254,7 @@ fn check(
             };
             (Some(claims.proof.clone()), entry)
         }
-        ClaimedSender::Unproven(_) => (None, None),
+        ClaimedSender::Channel(_) | ClaimedSender::Unproven(_) => (None, None),
     };
     if rules.held.is_none() {
         check_own_time(accepted, rules)?;

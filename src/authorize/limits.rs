@@ -57,6 +57,8 @@ pub const MAX_CHALLENGES_OF_CALLER: usize = 1_000;
 /// Bytes of action, resource and workflow, as JSON, that a person is asked about over HTTP. They are kept in memory, and
 /// published whole at each change; nobody reads more before approving.
 pub const MAX_ASKED_BYTES: usize = 8 * 1024;
+/// Certificates that a caller may present. Each may cost the check of a signature, before anybody is known.
+pub const MAX_PRESENTED_CERTIFICATES: usize = 8;
 /// Policies of one bundle, links of templates counted. Bounds memory and the time to load and validate.
 pub const MAX_POLICIES: usize = 100_000;
 /// Bytes of one policy, schema or entity file. It is parsed whole, on the path of a reload.

@@ -32,3 +32,4 @@ pub(crate) mod testing;
 pub mod token_cache;
 pub mod traceparent;
 pub mod trust;
+pub mod x509;

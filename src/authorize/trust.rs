@@ -1,11 +1,11 @@
-//! Whose signatures count: for each trust domain its algorithms and its three key sets; beside them, who may revoke and who
-//! may answer challenges. Limits: read elsewhere, handed
-//! in whole, and never changed; a new state is a new `Trust` with another version.
+//! Whose signatures count: for each trust domain its algorithms, its three key sets and its X.509 authorities; beside them,
+//! who may revoke and who may answer challenges. Limits: read elsewhere, handed in whole, and never changed; a new state is a new `Trust` with another version.
 
 use std::collections::BTreeMap;
 
 use super::ids::{Digest, TrustDomain};
 use super::jose::{Algorithm, KeySet, sha256};
+use super::x509::Authorities;
 
 /// One trust domain. The sets are kept apart because a key of one kind never signs tokens of another (contract,
 /// section 8, `issuer_unknown`).
@@ -55,6 +55,8 @@ pub struct Others {
 pub struct Trust {
     domains: BTreeMap<TrustDomain, Domain>,
     others: Others,
+    /// Kept apart from the keys: what signs a token never vouches for a certificate.
+    authorities: BTreeMap<TrustDomain, Authorities>,
     version: Digest,
 }
 
@@ -67,7 +69,29 @@ impl Trust {
     /// The trust in those domains and those others.
     pub fn with(domains: BTreeMap<TrustDomain, Domain>, others: Others) -> Self {
         let version = version(&domains, &others);
-        Self { domains, others, version }
+        Self { domains, others, authorities: BTreeMap::new(), version }
+    }
+
+    /// The same, with who vouches for the X.509-SVIDs of each domain.
+    #[must_use]
+    pub fn with_authorities(self, mut authorities: BTreeMap<TrustDomain, Authorities>) -> Self {
+        authorities.retain(|_, of| !of.is_empty());
+        let mut version = version(&self.domains, &self.others);
+        for (name, of) in &authorities {
+            // A domain's name holds no line feed, so the first one ends it.
+            version = sha256(&[&version.0, name.as_str().as_bytes(), b"\n", &of.version().0]);
+        }
+        Self { authorities, version, ..self }
+    }
+
+    /// Who vouches for the X.509-SVIDs of that domain; `None` where nobody does.
+    pub fn authorities(&self, name: &TrustDomain) -> Option<&Authorities> {
+        self.authorities.get(name)
+    }
+
+    /// Whether somebody vouches for the X.509-SVIDs of any domain.
+    pub fn has_authorities(&self) -> bool {
+        !self.authorities.is_empty()
     }
 
     /// Who may revoke and who may answer challenges.

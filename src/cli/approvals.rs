@@ -13,6 +13,7 @@ use crate::control::answers::{AnswerTopics, AnswerWriter, AnswersError};
 use crate::control::challenges::{ChallengeFollower, Challenges, ChallengesError};
 use crate::control::oidc::OidcIssuers;
 use crate::serve::approvals::{self, Approvals};
+use crate::serve::tls::Tls;
 use crate::serve::{ServeError, Server};
 use crate::stream::deciding::Gatework;
 
@@ -48,6 +49,7 @@ impl RunningApprovals {
     /// [`ApprovalsFailure`]; nothing is left running.
     pub fn start(
         approvals: &ApprovalSettings,
+        tls: Option<Tls>,
         settings: &Settings,
         work: &Gatework,
         routes: &[Arc<Route>],
@@ -70,7 +72,7 @@ impl RunningApprovals {
             clock: now,
             telemetry: work.telemetry.clone(),
         };
-        Ok(Self { server: approvals::start(approvals.listen, parts)?, _follower: follower })
+        Ok(Self { server: approvals::start(approvals.listen, tls, parts)?, _follower: follower })
     }
 
     /// Where approvers are served.

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{ConfigFile, Exit, Format, Output, environment};
+use super::certificates::Certificates;
+use super::{ConfigFile, Exit, Format, Output, clock, environment};
+use crate::authorize::ids::UnixMillis;
 use crate::authorize::policy::Offer;
-use crate::config::{Loaded, Problem, Problems, Report};
+use crate::config::{ClientCertificates, Loaded, Problem, Problems, Report};
 use crate::control::{EntitiesFrom, Policies, PolicySource, TrustSource, knows_gate, offer};
 use crate::stream::admin;
 
@@ -75,6 +77,7 @@ impl Check {
         let loaded = Loaded::read(&self.file.config, environment());
         let mut problems = loaded.problems.clone();
         let trust = check_trust(&loaded, &mut problems);
+        check_certificates(&loaded, &mut problems);
         let policies = check_policies(&loaded, &mut problems);
         let longest = policies.as_ref().and_then(|policies| policies.longest_hold_s);
         let topics = self.online.then(|| check_topics(&loaded, longest, &mut problems)).flatten();
@@ -104,6 +107,14 @@ fn check_trust(loaded: &Loaded, problems: &mut Problems) -> Option<String> {
             return None;
         }
     };
+    let access = loaded.config.as_ref().and_then(|config| config.settings.access.as_ref()?.tls.as_ref());
+    if access.is_some_and(|tls| tls.clients == ClientCertificates::Spiffe) && !trust.has_authorities() {
+        problems.push(
+            Problem::warning("`access.tls.clients` is `spiffe`, and no SPIFFE bundle has an X.509 authority").help(
+                "a bundle holds them as keys of use `x509-svid` with `x5c`; until one does, no client certificate is taken",
+            ),
+        );
+    }
     if let Some(config) = &loaded.config
         && !knows_gate(&trust, &config.gate.id, config.gate.key())
     {
@@ -118,6 +129,16 @@ fn check_trust(loaded: &Loaded, problems: &mut Problems) -> Option<String> {
         );
     }
     Some(trust.version().to_string())
+}
+
+/// The certificates of the HTTP interfaces.
+fn check_certificates(loaded: &Loaded, problems: &mut Problems) {
+    let Some(config) = &loaded.config else { return };
+    let now = clock::now().unwrap_or(UnixMillis(0));
+    match Certificates::load(&config.settings, now) {
+        Ok(certificates) => problems.append(certificates.warnings),
+        Err(found) => problems.append(found),
+    }
 }
 
 fn check_policies(loaded: &Loaded, problems: &mut Problems) -> Option<FoundPolicies> {

@@ -13,12 +13,16 @@ use super::approvals::{ApprovalsFailure, RunningApprovals};
 use crate::authorize::engine::Engine;
 use crate::authorize::ids::{Topic, UnixMillis, WorkloadId};
 use crate::authorize::route::{Route, WorkflowRule};
+use crate::cli::certificates::{Certificates, both};
 use crate::cli::clock;
-use crate::config::{AccessSettings, Config, Problems, RouteSettings, Settings};
+use crate::config::{
+    AccessSettings, ClientCertificates, Config, Problems, RouteSettings, Settings, TlsSettings,
+};
 use crate::control::signals::{Publisher, PublisherError, reach_of};
 use crate::control::{
     self, Control, EntitiesFrom, FollowError, FollowSettings, Follower, Hears, WatchError, Watcher,
 };
+use crate::serve::tls::{Clients, Tls};
 use crate::serve::{self, ServeError, Server};
 use crate::stream::admin::{self, AdminError, TopicProblem, TopicsReport};
 use crate::stream::breaker::TryAgain;
@@ -113,8 +117,10 @@ impl RunningGate {
             entities: EntitiesFrom::of(&settings.control),
             offer: control::offer(&settings.routes, &settings.policy.subject_type),
         };
-        let control =
-            Arc::new(Control::load(sources, telemetry.clone(), now).map_err(GateFailure::Problems)?);
+        let certificates = Certificates::load(&settings, now);
+        let control = Control::load(sources, telemetry.clone(), now);
+        let (control, certificates) = both(control, certificates).map_err(GateFailure::Problems)?;
+        let control = Arc::new(control.with_certificates(certificates.all().cloned(), now));
         let codecs = Arc::new(Codecs::new()?);
         let longest = control.policies().value().bundle.longest_hold_s();
         let Some(topics) = topics(&settings, longest, telemetry, give_up)? else { return Ok(None) };
@@ -137,8 +143,10 @@ impl RunningGate {
             None => None,
         };
         let approvals = settings.approvals.as_ref();
+        let tls = certificates.approvals.clone().map(|certificate| Tls::new(certificate, None));
+        let tls = tls.transpose().map_err(ServeError::from)?;
         let approvals =
-            approvals.map(|of| RunningApprovals::start(of, &settings, &work, &routes)).transpose()?;
+            approvals.map(|of| RunningApprovals::start(of, tls, &settings, &work, &routes)).transpose()?;
         let nonce = Uuid::now_v7().simple().to_string();
         let publisher = publish(&settings, &work, &nonce)?;
         let follower = match follows {
@@ -149,8 +157,11 @@ impl RunningGate {
         };
         let lanes = GateSettings::new(&settings, &topics.facts, nonce);
         GateStarted { realm: &realm, gate: &id, lanes: lanes.lanes }.emit(telemetry);
-        let access =
-            settings.access.as_ref().map(|access| start_access(access, &lanes, &work)).transpose()?;
+        let access = settings
+            .access
+            .as_ref()
+            .map(|access| start_access(access, &certificates, &lanes, &work))
+            .transpose()?;
         let lanes = Gate::start(&lanes, telemetry, |_| EngineDecider::new(work.clone()))?;
         Ok(Some(Self { access, lanes, server, approvals, watcher, follower, publisher }))
     }
@@ -210,12 +221,19 @@ impl RunningGate {
 /// The desk and the HTTP face of access evaluations.
 fn start_access(
     access: &AccessSettings,
+    certificates: &Certificates,
     gate: &GateSettings,
     work: &Gatework,
 ) -> Result<(Server, RunningDesk), GateFailure> {
+    let known = |tls: &TlsSettings| tls.clients == ClientCertificates::Spiffe;
+    let clients = access.tls.as_ref().filter(|tls| known(tls));
+    let clients = clients.map(|_| Clients::new(Arc::clone(&work.snapshots), now_or_never));
+    let tls = certificates.access.clone().map(|certificate| Tls::new(certificate, clients));
+    let tls = tls.transpose().map_err(ServeError::from)?;
     let route = Arc::clone(&access.route);
     let desk = RunningDesk::start(gate, Arc::clone(&route), access.answers.clone(), work.clone())?;
-    let server = serve::access::start(access.listen, access.url.clone(), route, work.clone(), desk.desk())?;
+    let url = access.url.clone();
+    let server = serve::access::start(access.listen, url, tls, route, work.clone(), desk.desk())?;
     Ok((server, desk))
 }
 

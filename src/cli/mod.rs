@@ -3,6 +3,7 @@
 
 pub mod acknowledge;
 pub mod approvals;
+mod certificates;
 pub mod challenge;
 pub mod check;
 pub mod clock;

@@ -2,6 +2,7 @@
 //! where `listen` is absent.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::control::{ControlSettings, route_of};
@@ -9,6 +10,7 @@ use super::document::{Table, nearest};
 use super::item::Item;
 use super::problem::Problem;
 use super::route::RouteSettings;
+use super::tls::{TlsSettings, read_listen, read_tls};
 use crate::authorize::ids::Topic;
 use crate::authorize::route::Route;
 
@@ -19,6 +21,8 @@ pub struct AccessSettings {
     pub listen: SocketAddr,
     /// The base that callers write into their proofs, without a slash at its end; `None` is the address itself.
     pub url: Option<String>,
+    /// With what it speaks TLS; `None` is not at all.
+    pub tls: Option<TlsSettings>,
     /// By whose rules: what a caller must bring, mask, audit topic.
     pub route: Arc<Route>,
     /// Where people answer what is asked about evaluations; `None` where nobody is asked.
@@ -28,15 +32,23 @@ pub struct AccessSettings {
 /// Reads the table; its route is one of `routes`, and its topic none of theirs, nor of `control`.
 pub(super) fn read_access(
     mut table: Table<'_, '_>,
+    base: &Path,
     routes: &[RouteSettings],
     control: &ControlSettings,
 ) -> Option<AccessSettings> {
     let listen = table.take("listen");
-    let insecure = table.take("insecure_listen").and_then(|item| item.flag()).unwrap_or(false);
+    let insecure = table.take("insecure_listen");
     let route = table.take("route");
     let url = table.take("url");
     let answers = table.take("answers");
+    let tls = read_tls(&mut table, base, true);
     let Some(listen) = listen else {
+        if tls.is_wanted {
+            table.report(
+                Problem::warning("`access.tls` has no effect without `access.listen`")
+                    .help("write `listen = \"0.0.0.0:8081\"` to answer access evaluations"),
+            );
+        }
         for item in [route, url, answers].into_iter().flatten() {
             item.report(
                 Problem::warning(format!("`{}` has no effect without `access.listen`", item.path))
@@ -46,21 +58,7 @@ pub(super) fn read_access(
         table.finish();
         return None;
     };
-    let address = listen.text().and_then(|text| {
-        let address: Option<SocketAddr> = text.parse().ok();
-        match address {
-            None => listen.report(
-                Problem::error(format!("`{text}` is no address to listen on"))
-                    .help("write an address and a port, such as \"127.0.0.1:8081\""),
-            ),
-            Some(address) if !address.ip().is_loopback() && !insecure => listen.report(
-                Problem::error(format!("`{text}` is reached from other machines, and nothing is encrypted there"))
-                    .help("listen on 127.0.0.1 behind a proxy that speaks TLS, and name its address as `url`; or, in a network that you trust, write `insecure_listen = true`"),
-            ),
-            _ => {}
-        }
-        address.filter(|address| address.ip().is_loopback() || insecure)
-    });
+    let address = read_listen(&listen, insecure, &tls, "127.0.0.1:8081");
     let route = match route {
         Some(item) => item.text().and_then(|name| {
             let found = routes.iter().find(|settings| settings.route.name == name);
@@ -91,13 +89,18 @@ pub(super) fn read_access(
                 Problem::error(format!("`{text}` is no base that callers could name"))
                     .help("write scheme, host and port without a slash at the end, such as \"https://gate.example.org\""),
             );
+        } else if tls.is_wanted && text.starts_with("http://") {
+            item.report(
+                Problem::warning(format!("`{text}` is an address without TLS, and the gate speaks TLS"))
+                    .help("write the `https://` address that callers see: their proofs are made out for it"),
+            );
         }
         Some(text)
     });
     table.finish();
     let route = Arc::clone(&route?.route);
     let answers = answers.and_then(|item| read_answers(&item, &route, routes, control));
-    Some(AccessSettings { listen: address?, url, route, answers })
+    Some(AccessSettings { listen: address?, url, tls: tls.settings, route, answers })
 }
 
 /// The topic of answers: people are asked where the route asks them about records.

@@ -12,6 +12,7 @@ use super::document::Table;
 use super::item::Item;
 use super::problem::Problem;
 use super::sections::read_algorithms;
+use super::tls::{TlsSettings, read_listen, read_tls};
 use crate::authorize::jose::Algorithm;
 use crate::authorize::limits::DEFAULT_SKEW_S;
 use crate::authorize::login::OidcIssuer;
@@ -28,6 +29,8 @@ const DEFAULT_ANSWERS_A_MINUTE: u32 = 60;
 pub struct ApprovalSettings {
     /// Where answers are taken over HTTP.
     pub listen: SocketAddr,
+    /// With what it speaks TLS; `None` is not at all.
+    pub tls: Option<TlsSettings>,
     /// How many answers one approver may give in a minute.
     pub answers_a_minute: u32,
     /// Who says who approvers are; at least one.
@@ -56,7 +59,8 @@ pub enum OidcKeys {
 
 pub(super) fn read_approvals(mut table: Table<'_, '_>, base: &Path) -> Option<ApprovalSettings> {
     let listen = table.take("listen");
-    let insecure = table.take("insecure_listen").and_then(|item| item.flag()).unwrap_or(false);
+    let insecure = table.take("insecure_listen");
+    let tls = read_tls(&mut table, base, false);
     let answers = table.take("answers_a_minute").and_then(|item| item.integer(1, 6000));
     let mut oidc = table.table("oidc");
     let entries = oidc.rest();
@@ -66,11 +70,12 @@ pub(super) fn read_approvals(mut table: Table<'_, '_>, base: &Path) -> Option<Ap
     }
     let issuers = entries.into_iter().filter_map(|(iss, _, item)| read_issuer(iss, item, base)).collect();
     oidc.finish();
-    let listen = listen.map(|item| read_listen(&item, insecure));
-    if listen.is_none() && has_issuers {
+    // Bearer tokens travel here.
+    let listen = listen.map(|item| read_listen(&item, insecure, &tls, "127.0.0.1:8082"));
+    if listen.is_none() && (has_issuers || tls.is_wanted) {
         table.report(
             Problem::error("`listen` is missing in `approvals`")
-                .help("write `listen = \"127.0.0.1:8082\"`, or take the OIDC issuers out"),
+                .help("write `listen = \"127.0.0.1:8082\"`, or take the rest of the table out"),
         );
     }
     if listen.is_some() && !has_issuers {
@@ -83,29 +88,10 @@ pub(super) fn read_approvals(mut table: Table<'_, '_>, base: &Path) -> Option<Ap
     let answers = answers.and_then(|count| u32::try_from(count).ok());
     Some(ApprovalSettings {
         listen: listen??,
+        tls: tls.settings,
         answers_a_minute: answers.unwrap_or(DEFAULT_ANSWERS_A_MINUTE),
         issuers,
     })
-}
-
-/// Loopback, unless a person says otherwise in so many words: bearer tokens travel without TLS here.
-fn read_listen(item: &Item<'_, '_>, insecure: bool) -> Option<SocketAddr> {
-    let text = item.text()?;
-    let Ok(address) = text.parse::<SocketAddr>() else {
-        item.report(
-            Problem::error(format!("`{text}` is no address to listen on"))
-                .help("write an address and a port, such as \"127.0.0.1:8082\""),
-        );
-        return None;
-    };
-    if !address.ip().is_loopback() && !insecure {
-        item.report(
-            Problem::error(format!("`{text}` is reached from other machines, and nothing is encrypted there"))
-                .help("listen on 127.0.0.1 behind a proxy that speaks TLS; or, in a network that you trust, write `insecure_listen = true`"),
-        );
-        return None;
-    }
-    Some(address)
 }
 
 fn read_issuer(iss: &str, item: Item<'_, '_>, base: &Path) -> Option<OidcSettings> {

@@ -172,6 +172,16 @@ impl<'d, 'r> Table<'d, 'r> {
         item
     }
 
+    /// Where it stands in the document, as in `access.tls`.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether the document itself has that key, and nobody has taken it.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// Takes a table; an absent one is empty.
     pub(super) fn table(&mut self, key: &'static str) -> Self {
         self.known.push(key);

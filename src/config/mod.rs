@@ -13,6 +13,7 @@ mod kafka;
 mod problem;
 mod route;
 mod sections;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -30,6 +31,8 @@ pub use self::control::{ApproverFiles, ControlSettings, IssuerFiles, OtherFiles}
 pub use self::kafka::KafkaProperties;
 pub use self::problem::{Problem, Problems, Report, Source, source};
 pub use self::route::{RouteSettings, Start};
+pub use self::sections::readable_by_others;
+pub use self::tls::{ClientCertificates, TlsSettings};
 
 use self::access::read_access;
 use self::approvals::read_approvals;
@@ -291,7 +294,7 @@ impl Loaded {
             );
         }
         let control = read_control(root.table("control"), &routes, &trust.others);
-        let access = read_access(root.table("access"), &routes, &control);
+        let access = read_access(root.table("access"), &base, &routes, &control);
         root.finish();
 
         let problems = reading.finish();

@@ -96,8 +96,9 @@ fn read_key(file: &Path) -> Result<SigningKey, Problem> {
     })
 }
 
+/// A warning where everybody on the machine may read a file that holds a private key.
 #[cfg(unix)]
-fn readable_by_others(file: &Path) -> Option<Problem> {
+pub fn readable_by_others(file: &Path) -> Option<Problem> {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = std::fs::metadata(file).ok()?.permissions().mode();
     (mode & 0o007 != 0).then(|| {
@@ -106,8 +107,9 @@ fn readable_by_others(file: &Path) -> Option<Problem> {
     })
 }
 
+/// A warning where everybody on the machine may read a file that holds a private key.
 #[cfg(not(unix))]
-fn readable_by_others(_: &Path) -> Option<Problem> {
+pub fn readable_by_others(_: &Path) -> Option<Problem> {
     None
 }
 

@@ -543,3 +543,65 @@ fn every_mistake_about_access_has_its_place_and_its_advice() {
         assert_eq!(loaded.config.is_none(), hit.severity == "error", "{hit:?}");
     }
 }
+
+const TLS: &str = "listen = \"0.0.0.0:8081\"\n[access.tls]\ncertificate = \"tls.pem\"\nkey = \"tls.key\"\n";
+
+#[test]
+fn with_tls_other_machines_may_reach_what_is_served() {
+    let loaded = access(TLS);
+    assert!(loaded.problems.is_empty(), "{}", loaded.problems);
+    let settings = loaded.config.unwrap().settings.access.unwrap();
+    let tls = settings.tls.unwrap();
+    assert!(tls.certificate.is_absolute() && tls.key.ends_with("tls.key"), "{tls:?}");
+    assert_eq!((tls.clients, settings.listen.port()), (ClientCertificates::None, 8081));
+    let known = access(&format!("{TLS}clients = \"spiffe\""));
+    let tls = known.config.unwrap().settings.access.unwrap().tls.unwrap();
+    assert_eq!(tls.clients, ClientCertificates::Spiffe);
+
+    let beyond = APPROVALS.replace("127.0.0.1:8082", "0.0.0.0:8082");
+    let tls = "[approvals.tls]\ncertificate = \"tls.pem\"\nkey = \"tls.key\"\n";
+    let loaded = read(&format!("{GOOD}{beyond}{tls}"));
+    assert!(loaded.problems.is_empty(), "{}", loaded.problems);
+    assert!(loaded.config.unwrap().settings.approvals.unwrap().tls.is_some());
+
+    // Variables make the table too.
+    let variables = [
+        ("COUNTERSIGN_ACCESS_LISTEN", "0.0.0.0:8081"),
+        ("COUNTERSIGN_ACCESS_TLS_CERTIFICATE", "a.pem"),
+        ("COUNTERSIGN_ACCESS_TLS_KEY", "a.key"),
+    ];
+    assert!(read_with(GOOD, &variables).config.unwrap().settings.access.unwrap().tls.is_some());
+}
+
+#[test]
+fn every_mistake_about_tls_has_its_place_and_its_advice() {
+    let without = |line: &str| TLS.replace(line, "");
+    for (lines, message, advice) in [
+        (without("key = \"tls.key\"\n"), "`key` is missing in `access.tls`", "private key"),
+        (without("certificate = \"tls.pem\"\n"), "`certificate` is missing in `access.tls`", "its root"),
+        ("listen = \"127.0.0.1:1\"\n[access.tls]".to_owned(), "`key` is missing", "take the table out"),
+        (TLS.replace("tls.pem", ""), "`access.tls.certificate` is empty", "PEM"),
+        (format!("{TLS}clients = \"spife\""), "cannot be `spife`", "did you mean `spiffe`?"),
+        (format!("{TLS}keys = 1"), "`keys` is not a key in `access.tls`", "did you mean `key`?"),
+        (TLS.replace("0.0.0.0:8081", "8081"), "no address to listen on", "127.0.0.1:8081"),
+        (format!("insecure_listen = true\n{TLS}"), "`access.insecure_listen` has no effect", "take it out"),
+        (format!("url = \"http://gate\"\n{TLS}"), "an address without TLS", "https://"),
+        (
+            without("listen = \"0.0.0.0:8081\"\n"),
+            "`access.tls` has no effect without `access.listen`",
+            "listen",
+        ),
+    ] {
+        let loaded = access(&lines);
+        let found: Vec<_> = loaded.problems.iter().map(Problem::report).collect();
+        let hit = found.iter().find(|report| report.message.contains(message));
+        let hit = hit.unwrap_or_else(|| panic!("no `{message}` in {found:#?}"));
+        assert!(hit.help.unwrap_or_default().contains(advice), "{hit:?}");
+        assert!(hit.line.is_some(), "{hit:?}");
+        assert_eq!(loaded.config.is_none(), hit.severity == "error", "{hit:?}");
+    }
+    // Approvers are known by bearer tokens, never by certificates.
+    let tls = "[approvals.tls]\ncertificate = \"a\"\nkey = \"b\"\nclients = \"spiffe\"\n";
+    let problems = read(&format!("{GOOD}{APPROVALS}{tls}")).problems.to_string();
+    assert!(problems.contains("`clients` is not a key in `approvals.tls`"), "{problems}");
+}

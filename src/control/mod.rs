@@ -1,8 +1,10 @@
-//! What decides beside the record: keys, policies and entities, watched and held as the last good state of each. A
-//! change is loaded whole, checked, then switched to between batches; a bad one changes nothing and is reported.
-//! Limits: it reads files; the moment of reading is handed in, and what a record deserves is not its matter.
+//! What decides beside the record: keys, policies and entities, watched and held as the last good state of each; and, beside
+//! them, the certificates of the HTTP interfaces. A change is loaded whole, checked, then switched to between batches; a bad
+//! one changes nothing and is reported. Limits: it reads files; the moment of reading is handed in, and what a record deserves
+//! is not its matter.
 
 pub mod answers;
+pub mod certificates;
 pub mod challenges;
 mod files;
 pub mod oidc;
@@ -25,6 +27,7 @@ pub use trust::{TrustSource, knows_gate};
 pub use watch::{Reload, WatchError, Watcher};
 pub use watched::{State, Watched};
 
+use self::certificates::Certificate;
 use self::published::Published;
 use self::topics::{EntityTopic, Taken};
 use crate::authorize::engine::Snapshot;
@@ -62,6 +65,8 @@ pub struct Control {
     entities: Mutex<EntityTopic>,
     /// What was last looked at, good or bad: the same bad content is reported once.
     seen: Mutex<Seen>,
+    /// The certificates of the HTTP interfaces: they decide nothing, and are looked at with the rest.
+    certificates: Vec<Arc<Certificate>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,10 +107,23 @@ impl Control {
             published: Published::new(published),
             entities: Mutex::default(),
             seen: Mutex::new(seen),
+            certificates: Vec::new(),
         };
         control.announce_trust();
         control.announce_policies();
         Ok(control)
+    }
+
+    /// The same, looking after these certificates too.
+    #[must_use]
+    pub fn with_certificates(
+        self,
+        certificates: impl IntoIterator<Item = Arc<Certificate>>,
+        now: UnixMillis,
+    ) -> Self {
+        let certificates: Vec<_> = certificates.into_iter().collect();
+        certificates.iter().for_each(|certificate| certificate.announce(&self.telemetry, now));
+        Self { certificates, ..self }
     }
 
     /// Pins what is known now, for one batch.
@@ -134,7 +152,8 @@ impl Control {
         let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let trust = self.refresh_trust(&mut seen, now);
         let policies = self.refresh_policies(&mut seen, now);
-        trust || policies
+        let switched = self.certificates.iter().filter(|one| one.refresh(&self.telemetry, now)).count();
+        trust || policies || switched > 0
     }
 
     fn refresh_trust(&self, seen: &mut Seen, now: UnixMillis) -> bool {
@@ -310,6 +329,7 @@ impl Control {
         let files = self.sources.trust.paths();
         let mut folders: Vec<PathBuf> = files.filter_map(|file| Some(file.parent()?.to_owned())).collect();
         folders.push(self.sources.policies.clone());
+        folders.extend(self.certificates.iter().flat_map(|certificate| certificate.folders()));
         folders.sort();
         folders.dedup();
         folders

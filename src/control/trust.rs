@@ -8,6 +8,7 @@ use super::files::{self, ReadFile};
 use crate::authorize::ids::{Digest, WorkloadId};
 use crate::authorize::jose::{Jws, KeySet, KeySetError, KeyUse, SigningKey, TokenKind};
 use crate::authorize::trust::{ApproverIssuer, Domain, Issuer, Others, Trust};
+use crate::authorize::x509::{Authorities, AuthorityError};
 use crate::config::{DomainFiles, IssuerFiles, OtherFiles, Problem, Problems, TrustFiles, source};
 
 /// Bytes of one key file.
@@ -50,6 +51,16 @@ impl TrustSource {
     /// Everything that is wrong with the files.
     pub fn load(self) -> Result<Trust, Problems> {
         let Self { settings, files, mut problems, .. } = self;
+        let mut authorities = BTreeMap::new();
+        for (name, DomainFiles { bundle, .. }) in &settings.domains {
+            let Some(file) = files.get(bundle) else { continue };
+            match Authorities::from_bundle(&file.text) {
+                Ok(found) => drop(authorities.insert(name.clone(), found)),
+                // What is no JWK set is refused as one below.
+                Err(AuthorityError::NotASet | AuthorityError::TooMany) => {}
+                Err(error) => problems.push(authority_problem(file, &error)),
+            }
+        }
         // A file that could not be read is a problem already: its set is not missed.
         let mut keys = |path: Option<&PathBuf>, key_use, what: &str| {
             let file = path.and_then(|path| files.get(path))?;
@@ -85,7 +96,7 @@ impl TrustSource {
         let approvers = approvers.collect();
         let administrators = keys(administrators.as_ref(), KeyUse::Any, "the administrators' keys");
         let others = Others { transmitters, administrators, approvers };
-        problems.into_result().map(|()| Trust::with(domains, others))
+        problems.into_result().map(|()| Trust::with(domains, others).with_authorities(authorities))
     }
 }
 
@@ -97,6 +108,20 @@ pub fn knows_gate(trust: &Trust, gate: &WorkloadId, key: &SigningKey) -> bool {
     let Ok(token) = key.sign(TokenKind::Countersignature, &serde_json::Map::new()) else { return false };
     Jws::parse(token.as_bytes(), TokenKind::Countersignature)
         .is_ok_and(|jws| public.verify(key.algorithm(), jws.signing_input(), jws.signature()))
+}
+
+/// A problem of a bundle's X.509 authorities at the entry that it is about.
+fn authority_problem(file: &ReadFile, error: &AuthorityError) -> Problem {
+    let source = source(&file.path, file.text.clone());
+    let problem =
+        Problem::error(format!("the X.509 authorities of the SPIFFE bundle cannot be used: {error}"));
+    let index = match error {
+        AuthorityError::Encoding { index } | AuthorityError::NotAnAuthority { index } => Some(*index),
+        AuthorityError::NotASet | AuthorityError::TooMany => None,
+    };
+    let place = index.and_then(|index| key_place(&file.text, index));
+    let help = "an entry of use `x509-svid` holds the certificate of an authority in `x5c`, DER in base64";
+    problem.help(help).at(&source, place.unwrap_or(0..file.text.len().min(1)))
 }
 
 /// A problem of a key set at the key that it is about.

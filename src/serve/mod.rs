@@ -5,6 +5,7 @@
 pub mod access;
 pub mod approvals;
 mod ready;
+pub mod tls;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -18,6 +19,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::oneshot;
 
+use self::tls::{Connection, Tls, TlsListener};
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::ServerListening;
 
@@ -40,6 +42,9 @@ pub enum ServeError {
     /// The thread or its runtime cannot be made.
     #[error("cannot start the server's thread: {0}")]
     Thread(io::Error),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be spoken: {0}")]
+    Tls(#[from] rustls::Error),
 }
 
 /// The running server, on a thread of its own. Dropped, it stops as by [`Server::stop`].
@@ -58,13 +63,14 @@ impl Server {
     /// [`ServeError`] where the address cannot be had or no thread can be made.
     pub fn start(address: SocketAddr, telemetry: Telemetry) -> Result<Self, ServeError> {
         let router = router(telemetry.clone());
-        Self::serving("health and metrics", address, router, &telemetry)
+        Self::serving("health and metrics", address, None, router, &telemetry)
     }
 
-    /// The same for any router; `what` is what it serves, for the log.
+    /// The same for any router, over TLS where there is one; `what` is what it serves, for the log.
     pub(crate) fn serving(
         what: &'static str,
         address: SocketAddr,
+        tls: Option<Tls>,
         router: Router,
         telemetry: &Telemetry,
     ) -> Result<Self, ServeError> {
@@ -76,10 +82,11 @@ impl Server {
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Thread)?;
         let (stop, stopped) = oneshot::channel();
         ServerListening { what, address: bound }.emit(telemetry);
+        let telemetry = telemetry.clone();
         let thread = std::thread::Builder::new()
             .name("serve".to_owned())
             .spawn(move || {
-                runtime.block_on(answer(what, listener, router, stopped));
+                runtime.block_on(answer(what, listener, tls.map(|tls| (tls, telemetry)), router, stopped));
                 runtime.shutdown_timeout(STOP_WAIT);
             })
             .map_err(ServeError::Thread)?;
@@ -111,7 +118,13 @@ impl Drop for Server {
     }
 }
 
-async fn answer(what: &str, listener: TcpListener, router: Router, stopped: oneshot::Receiver<()>) {
+async fn answer(
+    what: &'static str,
+    listener: TcpListener,
+    tls: Option<(Tls, Telemetry)>,
+    router: Router,
+    stopped: oneshot::Receiver<()>,
+) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -120,11 +133,21 @@ async fn answer(what: &str, listener: TcpListener, router: Router, stopped: ones
         }
     };
     let (stopping, mut deadline) = oneshot::channel::<()>();
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
+    let stop = async move {
         // An error means that the handle is gone, which is a stop too.
         let _ = stopped.await;
         drop(stopping);
-    });
+    };
+    let serving = async move {
+        match tls {
+            None => axum::serve(listener, router).with_graceful_shutdown(stop).await,
+            Some((tls, telemetry)) => {
+                let listener = TlsListener::new(listener, tls, telemetry);
+                let router = router.into_make_service_with_connect_info::<Connection>();
+                axum::serve(listener, router).with_graceful_shutdown(stop).await
+            }
+        }
+    };
     let late = async move {
         let _ = (&mut deadline).await;
         tokio::time::sleep(STOP_WAIT).await;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Histogram, Meter};
+use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
 
 use super::status::{HeldStatus, LaneState, LaneStatus, Status};
 
@@ -47,6 +47,9 @@ pub(super) struct Instruments {
     pub desk_commit_duration: Histogram<f64>,
     pub desk_away: Counter<u64>,
     pub facts: Counter<u64>,
+    pub certificate_loads: Counter<u64>,
+    pub certificate_expiry: Gauge<i64>,
+    pub handshakes_failed: Counter<u64>,
 }
 
 impl Instruments {
@@ -147,6 +150,19 @@ impl Instruments {
             facts: counter(
                 "countersign.facts",
                 "Records of the followed topics, by what they are about and by result",
+            ),
+            certificate_loads: counter(
+                "countersign.certificate.loads",
+                "New certificates of an HTTP interface, by interface and result",
+            ),
+            certificate_expiry: meter
+                .i64_gauge("countersign.certificate.expiry")
+                .with_unit("s")
+                .with_description("When the certificate that an HTTP interface shows ends, in Unix time")
+                .build(),
+            handshakes_failed: counter(
+                "countersign.handshakes.failed",
+                "TLS handshakes that came to nothing, by interface and cause",
             ),
         }
     }

@@ -1,5 +1,5 @@
 //! Asks a gate in the middle of a job whether a step is still allowed (AuthZEN Authorization API 1.0), proven by the worker's
-//! own key and WIT.
+//! own key and WIT, or by its X.509-SVID: `Caller::certificate` in place of `Caller::new`.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,6 +35,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::blocking as http;
 use reqwest::redirect::Policy;
+use reqwest::{Certificate, Identity};
 
 pub use self::caller::{Caller, CallerError};
 pub use self::question::{Answer, Question, Unanswered};
@@ -53,6 +54,7 @@ const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
 pub struct Client {
     caller: Caller,
     target: String,
+    roots: Option<Vec<Certificate>>,
     http: http::Client,
 }
 
@@ -62,34 +64,64 @@ pub enum ClientError {
     /// Not `http://` or `https://` with a host and without a slash at its end.
     #[error("`{0}` is no address of a gate: write it as the gate's `[access] url`")]
     Address(String),
-    /// TLS or the client's thread cannot be set up.
+    /// A certificate proves nobody where no TLS is spoken.
+    #[error("`{0}` is an address without TLS, and the caller proves itself by its certificate")]
+    Plain(String),
+    /// No certificates in PEM to know the gate by.
+    #[error("the roots hold no certificate in PEM")]
+    Roots,
+    /// Key and certificate do not fit, or TLS or the client's thread cannot be set up.
     #[error("the HTTP client cannot be made: {0}")]
     Http(String),
 }
 
 impl Client {
     /// Asks the gate whose `[access] url` is `gate`, such as `https://gate.example.org`: a proof is good for that address
-    /// alone. Redirects are not followed and no proxy of the environment is used, since the request carries credentials.
+    /// alone. Redirects are not followed and no proxy of the environment is used, since the request carries credentials. Over
+    /// TLS the gate is known by the roots of the system, unless [`Client::knowing`] names others.
     ///
     /// # Errors
     /// [`ClientError`]; the gate itself is not asked for anything yet.
     pub fn new(caller: Caller, gate: &str) -> Result<Self, ClientError> {
+        Self::make(caller, gate, None)
+    }
+
+    /// The same, but the gate is known by these certificates in PEM and by no others: those of its authorities.
+    ///
+    /// # Errors
+    /// As [`Client::new`], and where there are no certificates.
+    pub fn knowing(caller: Caller, gate: &str, roots: &str) -> Result<Self, ClientError> {
+        let roots = Certificate::from_pem_bundle(roots.as_bytes()).map_err(|_| ClientError::Roots)?;
+        if roots.is_empty() {
+            return Err(ClientError::Roots);
+        }
+        Self::make(caller, gate, Some(roots))
+    }
+
+    fn make(caller: Caller, gate: &str, roots: Option<Vec<Certificate>>) -> Result<Self, ClientError> {
         let is_http = gate.starts_with("http://") || gate.starts_with("https://");
         if !is_http || gate.ends_with('/') || gate.contains(['?', '#', '@']) {
             return Err(ClientError::Address(gate.to_owned()));
         }
         let target = format!("{gate}{EVALUATION}");
-        reqwest::Url::parse(&target).map_err(|_| ClientError::Address(gate.to_owned()))?;
-        let http = http::Client::builder().redirect(Policy::none()).no_proxy().timeout(PATIENCE).build();
-        let http = http.map_err(|error| ClientError::Http(error.to_string()))?;
-        Ok(Self { caller, target, http })
+        let address = reqwest::Url::parse(&target).map_err(|_| ClientError::Address(gate.to_owned()))?;
+        if caller.pem().is_some() && address.scheme() != "https" {
+            return Err(ClientError::Plain(gate.to_owned()));
+        }
+        let http = connect(&caller, roots.as_deref())?;
+        Ok(Self { caller, target, roots, http })
     }
 
-    /// The same with a renewed identity: a WIT is short-lived.
-    #[must_use]
-    pub fn caller(mut self, caller: Caller) -> Self {
-        self.caller = caller;
-        self
+    /// The same with a renewed identity: a WIT is short-lived, and so is a certificate. A certificate takes new connections.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn caller(self, caller: Caller) -> Result<Self, ClientError> {
+        if caller.pem().is_none() && self.caller.pem().is_none() {
+            return Ok(Self { caller, ..self });
+        }
+        let gate = self.target.strip_suffix(EVALUATION).unwrap_or(&self.target);
+        Self::make(caller, gate, self.roots.clone())
     }
 
     /// Asks now, with a proof of its own.
@@ -114,6 +146,19 @@ impl Client {
         read.map_err(|error| Unanswered::Unreachable(error.to_string()))?;
         Answer::read(status, &body)
     }
+}
+
+/// The connections of a caller.
+fn connect(caller: &Caller, roots: Option<&[Certificate]>) -> Result<http::Client, ClientError> {
+    let refused = |error: reqwest::Error| ClientError::Http(error.to_string());
+    let mut builder = http::Client::builder().redirect(Policy::none()).no_proxy().timeout(PATIENCE);
+    if let Some(roots) = roots {
+        builder = builder.tls_certs_only(roots.iter().cloned());
+    }
+    if let Some(pem) = caller.pem() {
+        builder = builder.identity(Identity::from_pem(pem).map_err(refused)?);
+    }
+    builder.build().map_err(refused)
 }
 
 #[cfg(test)]

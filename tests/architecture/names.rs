@@ -8,6 +8,12 @@ use crate::{Violation, check_sources, expect};
 const CRYPTOGRAPHY: [&str; 2] = ["src/authorize/jose.rs", "src/authorize/jose/"];
 const CRYPTOGRAPHIC_CRATES: [&str; 3] = ["aws_lc_rs", "aws_lc_sys", "ed25519_dalek"];
 
+/// Where certificates are read, and where TLS is spoken.
+const CERTIFICATES: [&str; 1] = ["src/authorize/x509/"];
+const CERTIFICATE_CRATES: [&str; 2] = ["webpki", "x509_cert"];
+const TLS: [&str; 3] = ["src/control/certificates", "src/serve/tls/", "src/serve/mod.rs"];
+const TLS_CRATES: [&str; 2] = ["rustls", "tokio_rustls"];
+
 /// What the cryptography's own functions ask for, in its one place: a signature of ES256 needs a nonce.
 const ITS_RANDOMNESS: [&str; 2] = ["rand", "SystemRandom"];
 
@@ -60,12 +66,21 @@ fn check(path: &str, source: &str) -> Vec<Violation> {
     let mut say = |token: &Token<'_>, rule: &str| {
         found.push(Violation { line: token.line, what: format!("`{}` {rule}", token.text) });
     };
-    for token in &all {
+    for (at, token) in all.iter().enumerate() {
         if token.text == "unsafe" && path != UNSAFE {
             say(token, &format!("may stand in {UNSAFE} alone"));
         }
-        if CRYPTOGRAPHIC_CRATES.contains(&token.text) && !stands_in(&CRYPTOGRAPHY) {
+        // `rustls::crypto::aws_lc_rs` is not the crate but what rustls makes of it.
+        let mut before = all[..at].iter().rev().skip_while(|token| token.text.starts_with(':'));
+        let is_provider = before.next().is_some_and(|token| token.text == "crypto") && stands_in(&TLS);
+        if CRYPTOGRAPHIC_CRATES.contains(&token.text) && !stands_in(&CRYPTOGRAPHY) && !is_provider {
             say(token, "may be named in src/authorize/jose alone");
+        }
+        if CERTIFICATE_CRATES.contains(&token.text) && !stands_in(&CERTIFICATES) {
+            say(token, "may be named in src/authorize/x509 alone");
+        }
+        if TLS_CRATES.contains(&token.text) && !stands_in(&TLS) {
+            say(token, "may be named in src/serve/tls and src/control/certificates.rs alone");
         }
         if KAFKA_CRATES.contains(&token.text) && !stands_in(&KAFKA) {
             say(token, "may not be named here: the seam is stream::log");
@@ -119,6 +134,11 @@ fn a_name_out_of_its_place_is_caught() {
     expect(check, "src/authorize/jose.rs", "use ed25519_dalek::SigningKey;", &[]);
     expect(check, "src/authorize/jose/sign.rs", "let random = SystemRandom::new();", &[]);
     expect(check, "src/authorize/replay.rs", "let random = SystemRandom::new();", &[(1, "`SystemRandom`")]);
+    expect(check, "src/control/certificates.rs", "rustls::crypto::aws_lc_rs::default_provider()", &[]);
+    expect(check, "src/control/certificates.rs", "use aws_lc_rs::rand;", &[(1, "`aws_lc_rs`")]);
+    expect(check, "src/serve/access/mod.rs", "use rustls::Error;", &[(1, "`rustls`")]);
+    expect(check, "src/serve/tls/mod.rs", "use webpki::Error;", &[(1, "`webpki`")]);
+    expect(check, "src/authorize/x509/peer.rs", "use webpki::Error;", &[]);
     expect(check, "src/stream/kafka.rs", "unsafe { f() }", &[(1, "`unsafe`")]);
     expect(check, "src/stream/kafka_ffi.rs", "unsafe { f() }", &[]);
     expect(check, "src/serve/mod.rs", "// rdkafka, unsafe\nlet a = \"unsafe\";", &[]);

@@ -2,13 +2,20 @@
 //! and not at all while there is no broker to commit it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use countersign::authorize::jose::{Algorithm, SigningKey, TokenKind};
 use countersign::authorize::merkle::Range;
 use countersign::authorize::request::{Action, Resource};
 use countersign::wire::audit::AuditCodec;
 use countersign::worker::access::{Answer, Caller, Client, Question, Unanswered};
-use serde_json::json;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType,
+    date_time_ymd,
+};
+use serde_json::{Value, json};
 
 use crate::gate::{GateProcess, Plan, Site, now_ms, wait_for};
 use crate::support::kafka::{Broker, apart, broker};
@@ -147,6 +154,92 @@ fn outcomes(site: &Site) -> BTreeMap<String, (String, Option<String>)> {
         assert_eq!(twice, None, "one audit record a decision");
     }
     outcomes
+}
+
+/// Somebody who issues certificates.
+fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
+}
+
+/// A certificate of that name and its key, in PEM, good for an hour.
+fn issue(by: &CertifiedIssuer<'static, KeyPair>, name: SanType) -> (String, String) {
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params.subject_alt_names = vec![name];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    let now = Duration::from_secs(now_ms().unsigned_abs() / 1000);
+    params.not_before = date_time_ymd(1970, 1, 1) + now - Duration::from_secs(60);
+    params.not_after = date_time_ymd(1970, 1, 1) + now + Duration::from_secs(3600);
+    let key = KeyPair::generate().expect("a key");
+    (params.signed_by(&key, by).expect("a certificate").pem(), key.serialize_pem())
+}
+
+#[test]
+fn a_caller_with_a_certificate_is_answered_and_audited_and_its_gate_follows_what_is_renewed() {
+    let Some(broker) = broker("a caller with a certificate is answered and audited") else { return };
+    let site = answering(broker);
+    let (own, web, renewed) = (authority("own"), authority("web"), authority("renewed"));
+    let here = || SanType::IpAddress([127, 0, 0, 1].into());
+    let show = |by| {
+        let (certificate, key) = issue(by, here());
+        site.write("tls.pem", &certificate);
+        site.write("tls.key", &key);
+    };
+    show(&web);
+    let bundle = site.read("trust/example.org.json");
+    let mut with_own: Value = serde_json::from_str(&bundle).expect("a bundle");
+    let entry = json!({"use": "x509-svid", "kty": "EC", "x5c": [STANDARD.encode(own.der())]});
+    with_own["keys"].as_array_mut().expect("keys").push(entry);
+    site.write("trust/example.org.json", &with_own.to_string());
+    let config = site.read("countersign.toml");
+    let tls = "[access.tls]\ncertificate = \"tls.pem\"\nkey = \"tls.key\"\nclients = \"spiffe\"\n";
+    site.write("countersign.toml", &format!("{config}\n{tls}"));
+
+    let gate = site.start_ready(Some("one"));
+    let address = wait_for("the address of access evaluations", || gate.serving("access evaluations"));
+    let id = "spiffe://example.org/agent/payer";
+    let (certificate, key) = issue(&own, SanType::URI(id.try_into().expect("a name")));
+    let caller = Caller::certificate(&certificate, &key).expect("a caller");
+    let url = format!("https://{address}");
+    let client = Client::knowing(caller.clone(), &url, &web.pem()).expect("a client");
+    let allowed = answered(&client, &pay("inv-1"));
+    assert!(allowed.decision);
+    let denied = client.ask(&pay("inv-frozen")).expect("an answer");
+    assert_eq!(denied.reason.as_deref(), Some("forbidden"));
+    let codec = AuditCodec::new().expect("a codec");
+    let records = site.broker.read_stable(&site.audit).into_iter();
+    let audits: Vec<_> =
+        records.map(|record| codec.decode(&record.value.expect("a value")).expect("a record")).collect();
+    assert_eq!(audits.len(), 2);
+    for audit in &audits {
+        assert_eq!((audit.sender.as_deref(), audit.proven), (Some(id), true));
+        let headers: Vec<&str> = audit.token_hashes.iter().map(|of| of.header.as_str()).collect();
+        assert_eq!(headers, ["client-cert"]);
+    }
+    // Tokens still prove who asks.
+    let by_tokens = Client::knowing(payer(&site), &url, &web.pem()).expect("a client");
+    assert!(by_tokens.ask(&pay("inv-1")).expect("an answer").decision);
+
+    show(&renewed);
+    wait_for("the renewed certificate", || {
+        let client = Client::knowing(caller.clone(), &url, &renewed.pem()).expect("a client");
+        client.ask(&pay("inv-1")).ok().filter(|answer| answer.decision)
+    });
+    // The connection of before is open; its authority goes.
+    assert!(client.ask(&pay("inv-1")).expect("an answer").decision);
+    site.write("trust/example.org.json", &bundle);
+    let refused = wait_for("the authority to be gone", || match client.ask(&pay("inv-1")) {
+        Err(Unanswered::Refused { status, message }) => Some((status, message)),
+        _ => None,
+    });
+    assert_eq!(refused.0, 401);
+    assert!(refused.1.starts_with("issuer_unknown"), "{}", refused.1);
+    let anew = Client::knowing(caller, &url, &renewed.pem()).expect("a client");
+    assert!(matches!(anew.ask(&pay("inv-1")), Err(Unanswered::Unreachable(_))));
+    gate.terminate();
 }
 
 #[test]

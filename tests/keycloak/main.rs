@@ -177,7 +177,7 @@ impl Desk {
             clock: now,
             telemetry,
         };
-        let server = start("127.0.0.1:0".parse().unwrap(), approvals).unwrap();
+        let server = start("127.0.0.1:0".parse().unwrap(), None, approvals).unwrap();
         Self { server, written, challenges }
     }
 

@@ -117,6 +117,7 @@ pub fn everything(telemetry: &Telemetry) {
     LaneRevoked { lane: 0, partitions: &[partition(4)], lost: false }.emit(telemetry);
     LaneRevoked { lane: 0, partitions: &[partition(5)], lost: true }.emit(telemetry);
     approvals(telemetry);
+    tls(telemetry);
     access(telemetry);
 }
 
@@ -130,6 +131,16 @@ fn access(telemetry: &Telemetry) {
     AccessRefused { status: 401, reason: Some(Reason::Replayed) }.emit(telemetry);
     DeskCommitted { records: 2, commit: took }.emit(telemetry);
     DeskAway { problem }.emit(telemetry);
+}
+
+/// TLS on the HTTP interfaces.
+fn tls(telemetry: &Telemetry) {
+    for is_over in [false, true] {
+        CertificateLoaded { server: "access", expires: 1_893_456_000, is_over }.emit(telemetry);
+    }
+    CertificateRefused { server: "access", problem: "the key is not the one of the certificate" }
+        .emit(telemetry);
+    HandshakeFailed { server: "access", cause: "late", problem: "it took too long" }.emit(telemetry);
 }
 
 /// Approvers and their answers over HTTP.

@@ -1,6 +1,6 @@
 //! Access evaluations: may a caller do this to that now? Decided over the stages of a record, without its transport: who
-//! asks is proven by the tokens of the request, and there is no key, value or place (AuthZEN Authorization API 1.0; WIMSE
-//! WPT for HTTP). Limits: pure; it forwards nothing, and an allowed evaluation is worth what it was when it was decided.
+//! asks is proven by the tokens of the request or by its connection, and there is no key, value or place (AuthZEN
+//! Authorization API 1.0; WIMSE WPT for HTTP; SPIFFE X509-SVID). Limits: pure; it forwards nothing, and an allowed evaluation is worth what it was when it was decided.
 
 mod body;
 #[cfg(test)]
@@ -21,7 +21,6 @@ use super::draft::Draft;
 use super::engine::{Engine, Moment, Snapshot, stand};
 use super::identity::{Refused, Rules, Verified, verify_caller};
 use super::ids::{Digest, UnixMillis, WorkloadId};
-use super::jose::TokenKind;
 use super::policy::{Allowed, Conditional, Principal, StepUp, SubjectId, WORKLOAD};
 use super::provenance::Chain;
 use super::replay::Entry;
@@ -45,7 +44,8 @@ pub struct Caller {
     /// A countersignature that does not hold denies each evaluation, with its own reason.
     chain: Result<Chain, Denial>,
     subject: Option<SubjectId>,
-    hashes: Vec<(TokenKind, Digest)>,
+    /// What it has presented, by header, each with its SHA-256.
+    hashes: Vec<(&'static str, Digest)>,
     /// What a revocation may name of it; empty where the chain does not hold.
     behind: Vec<standing::Named<'static>>,
     /// `X-Request-ID`.
@@ -55,8 +55,8 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Verifies the tokens of a request to `audience`, its target URI, by the rules of `route`. `once` is asked last whether
-    /// the proof was seen before, and remembers it.
+    /// Verifies the tokens of a request to `audience`, its target URI, and the connection that they came over, by the rules of
+    /// `route`. `once` is asked last whether the proof was seen before, and remembers it.
     ///
     /// # Errors
     /// The first check of the stages context and identity that fails.
@@ -91,7 +91,7 @@ impl Caller {
             }
             Err(_) => Vec::new(),
         };
-        let hashes = tokens.hashes().collect();
+        let hashes = tokens.presented().collect();
         Ok(Self { verified, chain, subject, hashes, behind, request_id: None, trace: None })
     }
 

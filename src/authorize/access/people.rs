@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::tests::{Tokened, World, about_itself};
 use super::*;
 use crate::authorize::ids::{Coordinates, DecisionId, Offset, Partition, Topic, TrustDomain};
-use crate::authorize::jose::Algorithm;
+use crate::authorize::jose::{Algorithm, TokenKind};
 use crate::authorize::record::{Record, TimestampType};
 use crate::authorize::route::{Holding, Order};
 use crate::authorize::step_up::Challenge;

@@ -77,11 +77,17 @@ pub struct AskedStepUp {
     pub name: String,
     /// The policy that asks.
     pub policy: String,
-    /// How many must approve, from 1.
+    /// How many must approve; 0 where only a fresh login of the subject discharges it: the next request brings a Txn-Token of it.
     pub approvals: u32,
     /// The sentence for the person who answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Which logins would do, as RFC 9470 writes it, best first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acr_values: Option<String>,
+    /// How old a login may be, in seconds (RFC 9470).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<u32>,
 }
 
 /// Why one evaluation of a list has no decision of its own.
@@ -143,6 +149,8 @@ impl From<&StepUp> for AskedStepUp {
             policy: asked.policy.clone(),
             approvals: asked.approvals,
             message: asked.message.clone(),
+            acr_values: asked.acr_values.clone(),
+            max_age: asked.max_age_s,
         }
     }
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::*;
 use crate::authorize::engine::Snapshot;
 use crate::authorize::ids::{DecisionId, Realm};
-use crate::authorize::jose::token_hash;
+use crate::authorize::jose::{TokenKind, token_hash};
 use crate::authorize::policy::{Bundle, Entities, Offer, SourceFile};
 use crate::authorize::route::{Gate, Party};
 use crate::authorize::standing::Standing;
@@ -305,6 +305,8 @@ fn a_step_up_is_an_obligation_of_a_denial() {
         policy: "ask-first".into(),
         approvals: 2,
         message: Some("May it?".into()),
+        acr_values: None,
+        max_age: None,
     };
     assert_eq!(obligation.properties.step_ups, [asked]);
     assert_eq!(context.reason_user["en"], "This needs an approval first.");

@@ -9,7 +9,7 @@ use super::workflow::{Found, Registered, Status};
 use crate::authorize::context::{Claimed, ClaimedSender};
 use crate::authorize::decision::{Denial, Reason};
 use crate::authorize::identity::{Transaction, Verified};
-use crate::authorize::ids::{TrustDomain, UnixMillis, WorkloadId};
+use crate::authorize::ids::{Digest, TrustDomain, UnixMillis, WorkloadId};
 use crate::authorize::jose::KeySet;
 use crate::authorize::policy::SubjectId;
 use crate::authorize::provenance::Chain;
@@ -179,6 +179,11 @@ impl<'a> Names<'a> {
         self.0.push(Named { kind, id: id.into(), issued_at, role });
     }
 
+    /// What has no id of its own is named by its digest, as the audit writes it.
+    fn digest(&mut self, kind: Kind, digest: Digest, issued_at: Option<f64>, role: &'static str) {
+        self.0.push(Named { kind, id: Cow::Owned(digest.to_string()), issued_at, role });
+    }
+
     fn maybe(&mut self, kind: Kind, id: Option<&'a str>, issued_at: Option<f64>, role: &'static str) {
         if let Some(id) = id {
             self.push(kind, id, issued_at, role);
@@ -217,6 +222,16 @@ impl<'a> Names<'a> {
             for kid in [wit.key_id.as_deref(), proof.kid()].into_iter().flatten() {
                 self.push(Kind::Key, kid, wpt, "the key of the sender");
             }
+        }
+        if let Some(peer) = claimed.channel {
+            let svid = peer.svid();
+            // Seconds of a date, far below 2^53.
+            let from = Some(svid.validity.from as f64);
+            if matches!(claimed.sender, ClaimedSender::Channel(_)) {
+                issued = from;
+            }
+            self.digest(Kind::Token, svid.thumbprint, from, "the client certificate");
+            self.digest(Kind::Key, svid.key, from, "the key of the client certificate");
         }
         self.push(Kind::Workload, sender.as_str(), issued, "the sender");
         self.push(Kind::TrustDomain, domain.as_str(), issued, "the trust domain of the sender");

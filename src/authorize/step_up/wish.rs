@@ -30,8 +30,8 @@ pub(in crate::authorize) struct Wish {
 }
 
 impl Wish {
-    /// What somebody is asked about a caller's own evaluation; `None` where the route does not hold, where there is more to it
-    /// than anybody would read, or where it has no canonical form.
+    /// What somebody is asked about a caller's own evaluation; `None` where the route does not hold, where only a login is
+    /// asked for, where there is more to it than anybody would read, or where it has no canonical form.
     pub(in crate::authorize) fn of(
         gate: &Gate,
         case: &Case<'_>,
@@ -39,7 +39,8 @@ impl Wish {
         moment: &Moment<'_>,
     ) -> Option<Self> {
         let holding = case.route.holding.as_ref()?;
-        if size(case.request) > MAX_ASKED_BYTES {
+        // No approval discharges a login: whoever logs in anew asks anew, and is asked nothing more.
+        if step_ups.iter().all(StepUp::is_of_login) || size(case.request) > MAX_ASKED_BYTES {
             return None;
         }
         let digest = digest(case, &names(step_ups)).ok()?;

@@ -12,6 +12,7 @@ use crate::authorize::context::Tokens;
 use crate::authorize::jose::TokenKind;
 use crate::authorize::limits::{MAX_BODY_BYTES, MAX_REQUEST_ID_BYTES};
 use crate::authorize::traceparent::TraceParent;
+use crate::authorize::x509::Peer;
 
 /// How long a body may take to come.
 const BODY_WAIT: Duration = Duration::from_secs(10);
@@ -19,6 +20,8 @@ const BODY_WAIT: Duration = Duration::from_secs(10);
 /// A request whose id is known.
 pub(super) struct Incoming<'r> {
     pub(super) headers: &'r HeaderMap,
+    /// Whom the connection has proven.
+    pub(super) peer: Option<&'r Peer>,
     pub(super) request_id: Option<String>,
     pub(super) body: Body,
 }

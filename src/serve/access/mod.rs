@@ -1,9 +1,11 @@
 //! AuthZEN over HTTP: `/access/v1/evaluation`, `/access/v1/evaluations` and the metadata of Authorization API 1.0. A caller
-//! proves itself with the tokens of a record as HTTP headers (WIMSE WPT). Limits: an answer leaves only after its audit
-//! records are committed; there is no TLS here, so beyond loopback something before it must speak it; a proof does not cover
-//! the body.
+//! proves itself with the tokens of a record as HTTP headers (WIMSE WPT) or with the client certificate of its connection.
+//! Limits: an answer leaves only after its audit records are committed; a proof does not cover the body, so beyond loopback
+//! TLS must, here or in something before it.
 
 mod incoming;
+#[cfg(test)]
+mod mtls_tests;
 mod proofs;
 mod refusal;
 #[cfg(test)]
@@ -14,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::HeaderName;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -24,6 +26,7 @@ use uuid::Uuid;
 use self::incoming::Incoming;
 use self::proofs::Proofs;
 use self::refusal::Refusal;
+use super::tls::{Connection, Tls};
 use super::{ServeError, Server, plain_headers};
 use crate::authorize::access::{
     Asked, Caller, Evaluated, Replies, Reply, STEP_UP, Semantic, evaluate, refuse,
@@ -31,6 +34,7 @@ use crate::authorize::access::{
 use crate::authorize::engine::{Moment, Snapshot};
 use crate::authorize::ids::{DecisionId, UnixMillis};
 use crate::authorize::route::Route;
+use crate::authorize::x509::Peer;
 use crate::stream::deciding::Gatework;
 use crate::stream::desk::Desk;
 use crate::stream::freshness::Instants;
@@ -68,27 +72,35 @@ enum Answer {
 }
 
 /// Serves access evaluations on `address` by the rules of `route`, for callers that know the gate as `url` (by default the
-/// address itself, without TLS).
+/// address itself), over TLS where there is one.
 ///
 /// # Errors
 /// [`ServeError`] where the address cannot be had or no thread can be made.
 pub fn start(
     address: SocketAddr,
     url: Option<String>,
+    tls: Option<Tls>,
     route: Arc<Route>,
     work: Gatework,
     desk: Desk,
 ) -> Result<Server, ServeError> {
     let proofs = Proofs::new(&route);
-    serve(address, url, Service { work, route, desk, url: OnceLock::new(), proofs, now })
+    serve(address, url, tls, Service { work, route, desk, url: OnceLock::new(), proofs, now })
 }
 
-fn serve(address: SocketAddr, url: Option<String>, service: Service) -> Result<Server, ServeError> {
+fn serve(
+    address: SocketAddr,
+    url: Option<String>,
+    tls: Option<Tls>,
+    service: Service,
+) -> Result<Server, ServeError> {
     let telemetry = service.work.telemetry.clone();
     let service = Arc::new(service);
-    let server = Server::serving("access evaluations", address, router(Arc::clone(&service)), &telemetry)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let router = router(Arc::clone(&service));
+    let server = Server::serving("access evaluations", address, tls, router, &telemetry)?;
     // Set once, here.
-    let _ = service.url.set(url.unwrap_or_else(|| format!("http://{}", server.address())));
+    let _ = service.url.set(url.unwrap_or_else(|| format!("{scheme}://{}", server.address())));
     Ok(server)
 }
 
@@ -120,7 +132,8 @@ async fn answer(service: Arc<Service>, request: Request, kind: Kind) -> Response
         Ok(request_id) => request_id,
         Err(refusal) => return refused(&service.work.telemetry, &refusal),
     };
-    let incoming = Incoming { headers: &parts.headers, request_id: request_id.clone(), body };
+    let peer = parts.extensions.get::<ConnectInfo<Connection>>().and_then(|of| of.0.peer.as_deref());
+    let incoming = Incoming { headers: &parts.headers, peer, request_id: request_id.clone(), body };
     let mut response = match service.answer(incoming, kind, began).await {
         Ok(Answer::One(reply)) => (plain_headers(), axum::Json(reply)).into_response(),
         Ok(Answer::Many(replies)) => (plain_headers(), axum::Json(replies)).into_response(),
@@ -139,12 +152,12 @@ fn refused(telemetry: &Telemetry, refusal: &Refusal) -> Response {
 
 impl Service {
     async fn answer(&self, incoming: Incoming<'_>, kind: Kind, began: Instant) -> Result<Answer, Refusal> {
-        let Incoming { headers, request_id, body } = incoming;
+        let Incoming { headers, peer, request_id, body } = incoming;
         incoming::check_type(headers)?;
         let body = incoming::read(headers, body).await?;
         // Pinned until the commit: what is announced as taken in must not be overtaken by an older answer.
         let snapshot = self.work.snapshots.load_full();
-        let (decided, list) = self.decide(headers, request_id, &body, kind, &snapshot)?;
+        let (decided, list) = self.decide((headers, peer), request_id, &body, kind, &snapshot)?;
         self.current()?;
         // INVARIANT: nothing that was decided leaves before this.
         let decided = self.desk.commit(decided, list.unwrap_or(Semantic::ExecuteAll)).await?;
@@ -172,7 +185,7 @@ impl Service {
     /// Verifies the caller and decides, of a list as far as is certain that it goes; nothing of it may be shown yet.
     fn decide(
         &self,
-        headers: &axum::http::HeaderMap,
+        (headers, peer): (&axum::http::HeaderMap, Option<&Peer>),
         request_id: Option<String>,
         body: &[u8],
         kind: Kind,
@@ -189,7 +202,7 @@ impl Service {
             return Err(Refusal::unavailable("too many proofs are remembered"));
         }
         let (engine, route) = (&*self.work.engine, &*self.route);
-        let tokens = incoming::tokens(headers)?;
+        let tokens = incoming::tokens(headers)?.over(peer);
         let once = |entry: &_| self.proofs.once(entry, now);
         let mut caller =
             Caller::verify(engine, route, (snapshot, now), &tokens, &format!("{url}{path}"), once)?;

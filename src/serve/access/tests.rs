@@ -59,7 +59,7 @@ impl Gate {
         let proofs = Proofs::new(&route);
         let now = || UnixMillis(NOW_S * 1000);
         let service = Service { work, route: Arc::new(route), desk, url: OnceLock::new(), proofs, now };
-        let server = serve(([127, 0, 0, 1], 0).into(), Some(URL.to_owned()), service).unwrap();
+        let server = serve(([127, 0, 0, 1], 0).into(), Some(URL.to_owned()), None, service).unwrap();
         Self {
             server,
             audits,

@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use self::asked::Listing;
 use self::pace::Pace;
 use self::refusal::Refusal;
+use super::tls::Tls;
 use super::{ServeError, Server, plain_headers};
 use crate::authorize::engine::{Engine, Snapshot};
 use crate::authorize::ids::UnixMillis;
@@ -74,15 +75,15 @@ struct Service {
 type Shared = Arc<Service>;
 type Reply = Result<(StatusCode, Value), Refusal>;
 
-/// Serves the interface on `address` (port 0: any free one).
+/// Serves the interface on `address` (port 0: any free one), over TLS where there is one.
 ///
 /// # Errors
 /// [`ServeError`] where the address cannot be had or no thread can be made.
-pub fn start(address: SocketAddr, approvals: Approvals) -> Result<Server, ServeError> {
+pub fn start(address: SocketAddr, tls: Option<Tls>, approvals: Approvals) -> Result<Server, ServeError> {
     let telemetry = approvals.telemetry.clone();
     let pace = Pace::new(approvals.answers_a_minute);
     let service = Arc::new(Service { approvals, pace, waiters: Semaphore::new(WAITERS) });
-    Server::serving("approvals", address, router(service), &telemetry)
+    Server::serving("approvals", address, tls, router(service), &telemetry)
 }
 
 fn router(service: Shared) -> Router {

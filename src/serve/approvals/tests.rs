@@ -82,7 +82,7 @@ impl Desk {
             clock: || NOW,
             telemetry,
         };
-        let server = start("127.0.0.1:0".parse().unwrap(), approvals).unwrap();
+        let server = start("127.0.0.1:0".parse().unwrap(), None, approvals).unwrap();
         Self { server, client: Client::new(), written, challenges, idp, _folder: folder }
     }
 

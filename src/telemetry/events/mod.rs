@@ -11,6 +11,7 @@ mod gate;
 mod lanes;
 mod records;
 mod signals;
+mod tls;
 
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ pub use records::{
     ReplaceCause, TokenCacheUsed, TransactionAborted,
 };
 pub use signals::{SignalPublished, SignalsHeldUp};
+pub use tls::{CertificateLoaded, CertificateRefused, HandshakeFailed};
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)

@@ -13,6 +13,8 @@ use crate::authorize::context::Tokens;
 use crate::authorize::jose::TokenKind;
 use crate::authorize::request::{Action, Resource, Workflow};
 use crate::authorize::testing::{NOW_S, PAYER, key};
+use crate::authorize::x509::SvidError;
+use crate::authorize::x509::testing::Authority;
 
 const NOW: UnixMillis = UnixMillis(NOW_S * 1000);
 
@@ -150,4 +152,43 @@ fn the_client_posts_signed_and_follows_nobody() {
     // Nobody listens there any more.
     let unreachable = Client::new(caller_of_today(), &gate).unwrap().ask(&question());
     assert!(matches!(unreachable, Err(Unanswered::Unreachable(_))), "{unreachable:?}");
+}
+
+#[test]
+fn a_caller_with_a_certificate_sends_the_tokens_of_its_work_and_no_proof() {
+    let issued = Authority::new("own").svid(PAYER, |_| ());
+    let caller = Caller::certificate(&issued.pem, &issued.key_pem).unwrap();
+    assert_eq!((caller.id().as_str(), caller.expires_at()), (PAYER, (NOW_S + 3600) as f64));
+    let carried = Carried { countersignature: "a.b.c".into(), transaction: Some("d.e.f".into()) };
+    let headers = caller.headers(&question().carrying(&carried), "https://gate", NOW, "r-1").unwrap();
+    let names: Vec<&str> = headers.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["content-type", "x-request-id", "txn-token", "countersignature"]);
+    let later = UnixMillis((NOW_S + 3601) * 1000);
+    let over = caller.headers(&question(), "https://gate", later, "r-2");
+    assert!(matches!(over, Err(Unanswered::Unsigned(_))), "{over:?}");
+    let shown = format!("{caller:?}");
+    assert!(issued.key_pem.lines().all(|line| !shown.contains(line)), "{shown}");
+}
+
+#[test]
+fn a_certificate_needs_tls_its_own_key_and_a_workload() {
+    let own = Authority::new("own");
+    let (issued, another) = (own.svid(PAYER, |_| ()), own.svid(PAYER, |_| ()));
+    let caller = Caller::certificate(&issued.pem, &issued.key_pem).unwrap();
+    Client::new(caller.clone(), "https://gate.example.org").unwrap();
+    let known = Client::knowing(caller.clone(), "https://gate.example.org", &own.pem()).unwrap();
+    let plain = Client::new(caller.clone(), "http://127.0.0.1:8081");
+    assert!(matches!(plain, Err(ClientError::Plain(_))), "{plain:?}");
+    assert!(matches!(Client::knowing(caller.clone(), "https://gate", ""), Err(ClientError::Roots)));
+    let mixed = Caller::certificate(&issued.pem, &another.key_pem).unwrap();
+    assert!(matches!(Client::new(mixed.clone(), "https://gate"), Err(ClientError::Http(_))));
+    // A renewed one is held to the same.
+    assert!(matches!(known.clone().caller(mixed), Err(ClientError::Http(_))));
+    known.caller(Caller::certificate(&another.pem, &another.key_pem).unwrap()).unwrap();
+    let tokens = Client::new(self::caller(), "http://127.0.0.1:8081").unwrap();
+    assert!(matches!(tokens.caller(caller), Err(ClientError::Plain(_))));
+    assert!(matches!(Caller::certificate("", &issued.key_pem), Err(CallerError::NoCertificate)));
+    let web = own.server(|_| ());
+    let nobody = Caller::certificate(&web.pem, &web.key_pem);
+    assert!(matches!(nobody, Err(CallerError::Svid(SvidError::Uris(0)))), "{nobody:?}");
 }

@@ -51,6 +51,10 @@ fn whoever_asks_again_with_a_fresh_login_is_allowed() {
         assert_eq!(evaluated.denied, denied, "{rctx}");
         if denied.is_some() {
             assert_eq!(evaluated.audit.step_ups, ["strong"]);
+            let context = evaluated.reply.context.unwrap();
+            let asked = &context.obligations[0].properties.step_ups[0];
+            assert_eq!((asked.acr_values.as_deref(), asked.max_age), (Some("phr phrh"), Some(300)));
+            assert_eq!(asked.approvals, 0, "nobody's approval would do");
         }
     }
 }
