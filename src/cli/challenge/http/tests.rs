@@ -88,7 +88,8 @@ fn a_refusal_says_what_would_help() {
     let plain = desk.put(2, Status::Open, |_| {});
     let nobody = strong.replace(":3:", ":4:");
     let ended = desk.put(3, Status::Released, |_| {});
-    let elsewhere = desk.put(4, Status::Open, |challenge| challenge.route = "other".into());
+    let elsewhere =
+        desk.put(4, Status::Open, |asked| asked.id = asked.id.replace("payments.commands", "other.commands"));
     let cases = [
         ("alice", &plain, 403, "may_not_answer", "somebody else"),
         ("dave", &nobody, 404, "challenge_unknown", "`list`"),
