@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::DemoError;
 use crate::authorize::ids::{Realm, TrustDomain, UnixMillis, WorkloadId};
@@ -181,12 +181,13 @@ impl Cast {
         reason: &str,
     ) -> Result<String, DemoError> {
         let now = clock::now().ok_or(DemoError::Clock)?;
-        let mut claims = json!({
-            "jti": id, "iat": now.as_seconds(), "revoke": {"kind": kind, "id": of}, "reason": reason,
-        });
-        if let Some(not_before) = not_before {
-            claims["not_before"] = not_before.into();
-        }
+        // A `not_before` that is null would be one that is mistyped, so it is left out.
+        let mut claims = Map::new();
+        claims.insert("jti".to_owned(), id.into());
+        claims.insert("iat".to_owned(), now.as_seconds().into());
+        claims.insert("revoke".to_owned(), json!({"kind": kind, "id": of}));
+        claims.insert("reason".to_owned(), reason.into());
+        claims.extend(not_before.map(|moment| ("not_before".to_owned(), moment.into())));
         Ok(self.administrator.sign_typ(REVOCATION_TYP, &claims)?)
     }
 

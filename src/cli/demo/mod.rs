@@ -41,8 +41,9 @@ use world::World;
 
 /// Watch signed messages being forwarded, denied and explained
 ///
-/// Starts an embedded broker, a development trust domain and two gates, tells a story of more than thirty situations, with
-/// approvals, workflows, revocations and long jobs, and ends with 2 if one of them did not end as told. On the embedded broker the gates run at least once.
+/// Starts an embedded broker, a development trust domain and two gates, tells a story of more than forty situations, with
+/// approvals, workflows, revocations and long jobs, and ends with 2 if one of them did not end as told. On the embedded
+/// broker the gates run at least once.
 #[derive(Debug, clap::Args)]
 pub struct Demo {
     /// Send so many more messages after the story

@@ -109,7 +109,7 @@ pub(super) fn closing(
     let Deeds { sent, answers, questions } = deeds;
     let Totals { forwarded, denied, held, audited, .. } = totals;
     writeln!(out)?;
-    writeln!(out, "{sent} sent: {forwarded} forwarded, {denied} denied; {held} of them were held before")?;
+    writeln!(out, "{sent} sent: {forwarded} forwarded, {denied} denied; {held} were held first")?;
     writeln!(out, "{answers} answers of people, {questions} questions of workers")?;
     writeln!(out, "{audited} audited: one for each outcome, hold, answer and question")?;
     if surprises.is_empty() {

@@ -40,7 +40,7 @@ fn jobs(stage: &mut Stage<'_>, cast: &mut Cast, worker: &Worker) -> Result<(), D
     let cancel = |stage: &Stage<'_>| {
         stage.world.write("workflows", OF_JOB.to_owned(), registered(OF_JOB, Status::Cancelled)?)
     };
-    let title = ("one whose workflow wf-5003 is cancelled in the middle", told);
+    let title = ("one whose workflow is cancelled in the middle", told);
     if let Some(received) = job(stage, worker, &letter, title, Some("reckon"), cancel)? {
         let told = Ending::Refused { after: 2, because: "workflow_ended" };
         asks_all_the_same(stage, worker, &received, "reserve", told)?;

@@ -24,7 +24,7 @@ pub(super) fn tell(stage: &mut Stage<'_>, cast: &mut Cast) -> Result<(), DemoErr
     let letter = pay(stage.world, &agent, "inv-2002", 4000)?;
     let large = stage.tell_held("the agent pays 4,000: a manager must agree", &letter)?;
     let own = stage.answer(cast, &large, "alice", "approve")?;
-    stage.tell_ignored("alice is a manager, and agrees to what is for herself", "requester", &large, &own)?;
+    stage.tell_ignored("alice, herself a manager, agrees to her own", "requester", &large, &own)?;
     stage.answer(cast, &large, "carol", "approve")?;
     stage.tell_released("carol, another manager, agrees", Forwarded, &large)?;
 
