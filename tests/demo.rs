@@ -15,11 +15,11 @@ fn the_story_ends_as_told_and_every_message_is_counted() {
     let errors = String::from_utf8_lossy(&ran.stderr);
     assert_eq!((ran.status.code(), &*errors), (Some(0), ""));
     let totals: Value = serde_json::from_slice(&ran.stdout).unwrap();
-    // 40 records of the story, then ten rounds of twenty messages; each answer and each question is audited too.
+    // 42 records of the story, then ten rounds of twenty messages; each answer and each question is audited too.
     assert_eq!(
         totals,
         json!({
-            "sent": 240, "answers": 4, "questions": 7, "forwarded": 154, "denied": 86, "held": 4, "audited": 255,
+            "sent": 242, "answers": 6, "questions": 13, "forwarded": 156, "denied": 86, "held": 4, "audited": 265,
             "by_reason": {
                 "audience_mismatch": 1, "context_missing": 12, "forbidden": 24, "issuer_unknown": 2,
                 "not_permitted": 23, "proof_mismatch": 11, "replayed": 2, "request_mismatch": 1, "revoked": 2,
@@ -60,10 +60,17 @@ fn the_table_tells_each_situation_with_its_reason() {
     let all = "    done: collect, match, reckon, reserve, announce, transfer, book, archive";
     job("may do everything", "done", all);
     job("is disputed", "refused    forbidden", "    done: collect, match, reckon, reserve, announce");
+    job("agrees to the transfer", "done", all);
+    job(
+        "another large one",
+        "refused    step_up_refused",
+        "    done: collect, match, reckon, reserve, announce",
+    );
+    assert!(told.contains("asked: Transfer inv-5005 for alice?"));
     job("workflow is cancelled in the middle", "stopped    workflow_ended", "    done: collect, match");
     job("erin, is revoked", "stopped    revoked", "    done: collect, match, reckon, reserve");
-    assert!(told.contains("40 sent: 14 forwarded, 26 denied; 4 were held first"));
-    assert!(told.contains("55 audited: one for each"));
+    assert!(told.contains("42 sent: 16 forwarded, 26 denied; 4 were held first"));
+    assert!(told.contains("65 audited: one for each"));
     assert!(told.lines().all(|line| line.chars().count() <= 100), "it fits into a terminal");
     assert!(!told.contains("eyJ") && !told.contains('\u{1b}'), "no token and no colour");
 }

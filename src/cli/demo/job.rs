@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::DemoError;
@@ -89,7 +90,7 @@ impl Worker {
 
     /// Begins the work of a record. It does not get past the step `stays_in`.
     pub(super) fn begin(&self, received: Received, stays_in: Option<&'static str>) -> Work {
-        let bench = Arc::new(Bench { stays_in, done: Mutex::default() });
+        let bench = Arc::new(Bench { stays_in, ..Bench::default() });
         let job = Job::open(received, Arc::<Counting>::clone(&self.gate), &self.signals);
         let end = self.runtime.spawn({
             let bench = Arc::clone(&bench);
@@ -135,10 +136,33 @@ impl Work {
         }
         Ok(())
     }
+
+    /// Waits until the work waits for a person: the id of the challenge.
+    pub(super) fn waits(&self) -> Result<String, DemoError> {
+        let begun = Instant::now();
+        loop {
+            if let Some(challenge) = self.bench.waits_for() {
+                return Ok(challenge);
+            }
+            if begun.elapsed() > PATIENCE || self.end.is_finished() {
+                return Err(lacking("a job does not wait for anybody"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Tells it that somebody has answered: it asks again. (A worker that nobody tells asks once a second.)
+    pub(super) fn answered(&self) {
+        self.bench.answered.notify_one();
+    }
 }
 
+#[derive(Default)]
 struct Bench {
     stays_in: Option<&'static str>,
+    /// The challenge that it waits for.
+    waits_for: Mutex<Option<String>>,
+    answered: Notify,
     done: Mutex<Vec<&'static str>>,
 }
 
@@ -163,7 +187,7 @@ impl Bench {
             if is_sensitive {
                 let action = Action { name: name.to_owned(), properties: None };
                 let invoice = job.received().resource.clone();
-                let (again, leave) = job.check(action, invoice).await?;
+                let (again, leave) = self.leave(job.check(action, invoice).await).await?;
                 self.sensitive(name, leave).await;
                 job = again;
             } else {
@@ -171,6 +195,22 @@ impl Bench {
             }
         }
         Ok(job)
+    }
+
+    /// Where a person has to agree first, waits until somebody has answered, and asks again.
+    async fn leave(&self, asked: Result<(Job, Leave), Refused>) -> Result<(Job, Leave), Refused> {
+        match asked {
+            Err(Refused::StepUp { asked, again }) if asked.challenge.is_some() => {
+                *self.waits_for.lock().unwrap_or_else(PoisonError::into_inner) = asked.challenge;
+                self.answered.notified().await;
+                again.ask().await
+            }
+            asked => asked,
+        }
+    }
+
+    fn waits_for(&self) -> Option<String> {
+        self.waits_for.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A sensitive step takes its leave by value.

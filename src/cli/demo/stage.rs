@@ -97,11 +97,38 @@ impl<'s> Stage<'s> {
         who: &str,
         decision: &str,
     ) -> Result<String, DemoError> {
-        let (jti, token) = cast.answer(&held.challenge, who, decision)?;
+        self.answer_in("commands.answers", cast, &held.challenge, who, decision)
+    }
+
+    /// Somebody answers what is asked about a question over HTTP, and the gate takes it in.
+    pub(super) fn answer_wanted(
+        &mut self,
+        cast: &Cast,
+        challenge: &Challenge,
+        who: &str,
+        decision: &str,
+    ) -> Result<(), DemoError> {
+        let jti = self.answer_in("access.answers", cast, challenge, who, decision)?;
+        let effect = self.observer.heard(&jti)?;
+        if effect != "counted" {
+            self.surprises.push(format!("the answer of {who} was `{effect}`"));
+        }
+        Ok(())
+    }
+
+    fn answer_in(
+        &mut self,
+        kind: &str,
+        cast: &Cast,
+        challenge: &Challenge,
+        who: &str,
+        decision: &str,
+    ) -> Result<String, DemoError> {
+        let (jti, token) = cast.answer(challenge, who, decision)?;
         let answer = Envelope {
-            topic: self.world.topic("invoices", "commands.answers")?,
-            partition: Some(held.challenge.partition),
-            key: held.challenge.id.clone().into(),
+            topic: self.world.topic("invoices", kind)?,
+            partition: Some(challenge.partition),
+            key: challenge.id.clone().into(),
             value: token.into(),
             headers: Vec::new(),
         };

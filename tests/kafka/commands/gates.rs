@@ -96,8 +96,12 @@ fn what_is_sent_after_a_revoke_that_waited_is_forwarded_by_no_gate() {
         let job = format!("job-{round}");
         // The last one takes the rights of everybody who was let through so far.
         let what = if round < ROUNDS { ["--workflow", &job] } else { ["--subject", "alice"] };
+        // Let through before anybody revokes, however slow the machine is.
+        let mut meanwhile = send(&mut sender, &job);
+        let known = after.len() + before.iter().map(BTreeSet::len).sum::<usize>();
+        site.wait_decided(known + meanwhile.len());
         let is_revoked = AtomicBool::new(false);
-        let meanwhile = std::thread::scope(|scope| {
+        let sent = std::thread::scope(|scope| {
             let sending = scope.spawn(|| {
                 let mut sender = Sender::new(&site);
                 let mut places = BTreeSet::new();
@@ -112,6 +116,7 @@ fn what_is_sent_after_a_revoke_that_waited_is_forwarded_by_no_gate() {
             is_revoked.store(true, Ordering::Release);
             sending.join().expect("no panic")
         });
+        meanwhile.extend(sent);
         before.push(meanwhile);
     }
     site.wait_decided(after.len() + before.iter().map(BTreeSet::len).sum::<usize>());

@@ -116,6 +116,18 @@ impl Observer {
         })
     }
 
+    /// Waits until somebody is asked about a question over HTTP.
+    pub(super) fn wanted(&self, challenge: &str) -> Result<Box<Challenge>, DemoError> {
+        self.wait(&format!("the challenge {challenge} was not published"), |state| {
+            state.wanted.get(challenge).cloned()
+        })
+    }
+
+    /// Waits until an answer to what was asked over HTTP was taken in; its effect.
+    pub(super) fn heard(&self, jti: &str) -> Result<String, DemoError> {
+        self.wait("the answer to a question was not taken in", |state| state.heard.get(jti).cloned())
+    }
+
     /// Waits for the audit record of what was asked over HTTP.
     pub(super) fn asked(&self, decision: &str) -> Result<Audited, DemoError> {
         self.wait(&format!("the decision {decision} has no audit record"), |state| {

@@ -84,9 +84,11 @@ impl Reader {
         match (outcome.as_str(), at) {
             ("answer", at) => {
                 state.totals.audits.answers += 1;
-                if let (Some(at), Some(answer)) = (at, answer) {
-                    let jti = answer.jti.clone().unwrap_or_default();
-                    state.seen.entry(at).or_default().answers.push((jti, answer.effect.clone()));
+                let Some(answer) = answer else { return };
+                let (jti, effect) = (answer.jti.clone().unwrap_or_default(), answer.effect.clone());
+                match at {
+                    Some(at) => state.seen.entry(at).or_default().answers.push((jti, effect)),
+                    None => drop(state.heard.insert(jti, effect)),
                 }
             }
             ("hold", Some(at)) => {
@@ -107,8 +109,9 @@ impl Reader {
         match self.asked.decode(record.value.as_deref().unwrap_or_default()) {
             Ok(challenge) => {
                 let (topic, partition, offset) = (&challenge.topic, challenge.partition, challenge.offset);
-                if let Some(at) = coordinates(&format!("{topic}/{partition}/{offset}")) {
-                    state.challenge(&at, challenge);
+                match coordinates(&format!("{topic}/{partition}/{offset}")) {
+                    Some(at) => state.challenge(&at, challenge),
+                    None => drop(state.wanted.insert(challenge.id.clone(), Box::new(challenge))),
                 }
             }
             Err(problem) => state.problem = Some(format!("a challenge cannot be read: {problem}")),

@@ -130,6 +130,10 @@ pub(super) struct State {
     pub(super) seen: HashMap<Coordinates, Seen>,
     /// What was asked over HTTP, by the decision's id.
     pub(super) asked: HashMap<String, Audited>,
+    /// What people are asked about questions over HTTP, by the challenge's id.
+    pub(super) wanted: HashMap<String, Box<Challenge>>,
+    /// What became of their answers, by `jti`.
+    pub(super) heard: HashMap<String, String>,
     /// The challenges that were published.
     opened: HashSet<String>,
     pub(super) totals: Totals,

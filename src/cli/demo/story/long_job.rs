@@ -1,12 +1,12 @@
-//! Work that takes longer than one decision lasts: each job ends where it should, and the audit says why. Limits: the two
-//! sensitive steps are decided by policies; a step-up over HTTP would end a job here as refused.
+//! Work that takes longer than one decision lasts: each job ends where it should, and the audit says why. Limits: people
+//! answer by a key of their login, and a worker is told when they have; else it would ask again once a second.
 
 use super::workflows::{OF_JOB, registered, step};
 use super::{PAY_SCOPE, pay};
 use crate::authorize::standing::Status;
 use crate::cli::demo::DemoError;
 use crate::cli::demo::cast::Cast;
-use crate::cli::demo::job::{End, STEPS, Worker};
+use crate::cli::demo::job::{End, STEPS, Work, Worker};
 use crate::cli::demo::post::Envelope;
 use crate::cli::demo::row::{Ending, Row, Told};
 use crate::cli::demo::stage::Stage;
@@ -34,6 +34,14 @@ fn jobs(stage: &mut Stage<'_>, cast: &mut Cast, worker: &Worker) -> Result<(), D
     let letter = pay(stage.world, &agent, "inv-5002", 120)?;
     let told = Ending::Refused { after: 5, because: "forbidden" };
     job(stage, worker, &letter, ("one whose invoice is disputed", told), None, |_| Ok(()))?;
+
+    let letter = pay(stage.world, &agent, "inv-5005", 900)?;
+    let title = ("a large one, and carol agrees to the transfer", Ending::Done);
+    asks_a_person(stage, cast, worker, &letter, title, "approve")?;
+
+    let letter = pay(stage.world, &agent, "inv-5006", 900)?;
+    let told = Ending::Refused { after: 5, because: "step_up_refused" };
+    asks_a_person(stage, cast, worker, &letter, ("another large one, and carol refuses", told), "refuse")?;
 
     let letter = step(stage.world, &agent, (OF_JOB, "pay"), "inv-5003")?;
     let told = Ending::Stopped { after: 2, because: "workflow_ended" };
@@ -77,6 +85,36 @@ fn job(
         work.wait(before)?;
         then(stage)?;
     }
+    tell_end(stage, worker, work, (title, told), None)?;
+    Ok(Some(received))
+}
+
+/// Tells one job that waits for carol before its last sensitive step.
+fn asks_a_person(
+    stage: &mut Stage<'_>,
+    cast: &Cast,
+    worker: &Worker,
+    letter: &Envelope,
+    title: (&'static str, Told),
+    decision: &str,
+) -> Result<(), DemoError> {
+    let Some(received) = stage.forward(letter)? else { return Ok(()) };
+    let work = worker.begin(received, None);
+    let challenge = stage.observer.wanted(&work.waits()?)?;
+    let asked = challenge.step_ups.iter().map(|ask| format!("asked: {}", ask.message)).next();
+    stage.answer_wanted(cast, &challenge, "carol", decision)?;
+    work.answered();
+    tell_end(stage, worker, work, title, asked)
+}
+
+/// Waits until a job has ended, and tells how; `asked` is what a person was asked meanwhile.
+fn tell_end(
+    stage: &mut Stage<'_>,
+    worker: &Worker,
+    work: Work,
+    (title, told): (&'static str, Told),
+    asked: Option<String>,
+) -> Result<(), DemoError> {
     let (end, done) = worker.end(work)?;
     let (found, why) = match end {
         End::Done => (Ending::Done, None),
@@ -85,9 +123,8 @@ fn job(
         }
         End::Refused(refused) => (refused_after(stage, done.len(), &refused)?, Some(refused.to_string())),
     };
-    let notes = [Some(format!("done: {}", done.join(", "))), why].into_iter().flatten().collect();
-    stage.row(Row { notes, ..Row::of(title, told, found) })?;
-    Ok(Some(received))
+    let notes = [Some(format!("done: {}", done.join(", "))), asked, why].into_iter().flatten().collect();
+    stage.row(Row { notes, ..Row::of(title, told, found) })
 }
 
 /// The reason of a refusal: of a denial that which its audit record gives.

@@ -23,7 +23,7 @@ pub(super) const ROUTES: [&str; 3] = ["invoices", "legacy", "ledger"];
 const KINDS: [&str; 4] = ["commands", "authorized", "denied", "audit"];
 /// What gates make for themselves, where they may.
 const REPLAY: &str = "commands.replay";
-const HOLDING: [&str; 3] = ["challenges", "commands.holds", "commands.answers"];
+const HOLDING: [&str; 4] = ["challenges", "commands.holds", "commands.answers", "access.answers"];
 const CONTROL: [&str; 5] = ["workflows", "revocations", "entities", "fleet", "signals"];
 const PATIENCE: Duration = Duration::from_secs(30);
 
