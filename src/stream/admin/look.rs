@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, OwnedResourceSpecifier, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::{
     AdminError, AnswersTopic, HoldingTopics, PATIENCE, SLACK, SourceTopic, TopicFacts, TopicProblem,
@@ -243,10 +243,12 @@ impl Look {
             self.runtime.block_on(self.admin.describe_configs(&asked, &options)).map_err(|error| {
                 let why = error.to_string();
                 // A broker that does not answer this question, as the embedded one, is not asked for every topic.
-                let code = error.rdkafka_error_code();
+                // (`rdkafka_error_code` has no code of an administrator's request.)
                 if matches!(
-                    code,
-                    Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut)
+                    error,
+                    KafkaError::AdminOp(
+                        RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut
+                    )
                 ) {
                     self.silent = Some(why.clone());
                 }
