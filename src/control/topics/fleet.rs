@@ -177,7 +177,7 @@ impl Fleet {
 
     fn probe(&mut self) -> Result<(), String> {
         let asked = Instants::now();
-        let count = self.reader.count(&self.topic)?;
+        let count = self.writer.count(&self.topic)?;
         let missing = self.view.missing(&self.topic, count);
         if !missing.is_empty() {
             self.reader.add(&missing).map_err(|error| error.to_string())?;

@@ -197,7 +197,7 @@ impl Follow {
 
     fn count_all(&mut self) -> Result<(), String> {
         for topic in self.followed.topics() {
-            let count = self.reader.count(topic)?;
+            let count = self.writer.count(topic)?;
             let missing = self.view.missing(topic, count);
             if missing.is_empty() {
                 continue;
@@ -210,7 +210,7 @@ impl Follow {
             self.next.pulse = Instant::now();
         }
         if let Some(place) = &mut self.fleet {
-            let count = self.reader.count(&place.topic)?;
+            let count = self.writer.count(&place.topic)?;
             let key = self.settings.instance.as_bytes();
             // An instance stays where it is: where the topic has grown its last word there would never be replaced.
             place.partition.get_or_insert(Partition(Partitioner::Murmur2.partition(key, count)));

@@ -8,14 +8,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::authorize::ids::Topic;
 use crate::authorize::record::Record;
 use crate::config::KafkaProperties;
 use crate::stream::kafka::record;
 use crate::stream::log::TopicPartition;
-
-/// How long one question about a topic may take: while it waits, nothing is read.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The consumer.
 pub(super) struct Reader(BaseConsumer);
@@ -36,19 +32,6 @@ impl Reader {
             .set("fetch.wait.max.ms", "100")
             .set("fetch.error.backoff.ms", "50");
         Ok(Self(config.create()?))
-    }
-
-    /// How many partitions a topic has.
-    pub(super) fn count(&self, topic: &Topic) -> Result<i32, String> {
-        let metadata =
-            self.0.fetch_metadata(Some(topic.as_str()), PATIENCE).map_err(|error| error.to_string())?;
-        let found =
-            metadata.topics().iter().find(|found| found.name() == topic.as_str() && found.error().is_none());
-        let count = found.map_or(0, |found| found.partitions().len());
-        match i32::try_from(count) {
-            Ok(count) if count > 0 => Ok(count),
-            _ => Err(format!("topic `{topic}` cannot be seen")),
-        }
     }
 
     /// Reads these partitions too, each from its beginning.

@@ -1,5 +1,5 @@
 //! Writes what a gate says on control topics: its pulses and its announcements. The broker's answers come back with the
-//! moment at which each was sent. Limits: a record that is not answered within seconds is given up, since the next one says
+//! moment at which each was sent. Counts partitions, too. Limits: a record that is not answered within seconds is given up, since the next one says
 //! more.
 
 use std::sync::{Mutex, PoisonError};
@@ -15,6 +15,9 @@ use crate::authorize::ids::{Offset, Partition, Topic};
 use crate::config::KafkaProperties;
 use crate::stream::freshness::Instants;
 use crate::stream::log::TopicPartition;
+
+/// How long one question about a topic may take: while it waits, nothing is read.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a record may be under way.
 const GIVEN_UP_AFTER_MS: &str = "5000";
@@ -77,6 +80,20 @@ impl Writer {
     /// A producer; no broker is asked for anything yet.
     pub(super) fn new(properties: &KafkaProperties) -> Result<Self, KafkaError> {
         Ok(Self { properties: properties.clone(), producer: make(properties)? })
+    }
+
+    /// How many partitions a topic has. Asked here, since a broker answers one request of a connection after the other, and on
+    /// the reader's it would wait until the fetch under way has brought something.
+    pub(super) fn count(&self, topic: &Topic) -> Result<i32, String> {
+        let asked = self.producer.client().fetch_metadata(Some(topic.as_str()), PATIENCE);
+        let metadata = asked.map_err(|error| error.to_string())?;
+        let found =
+            metadata.topics().iter().find(|found| found.name() == topic.as_str() && found.error().is_none());
+        let count = found.map_or(0, |found| found.partitions().len());
+        match i32::try_from(count) {
+            Ok(count) if count > 0 => Ok(count),
+            _ => Err(format!("topic `{topic}` cannot be seen")),
+        }
     }
 
     /// Hands a record over to be sent. One that cannot be is given up: its answer says so.
