@@ -32,6 +32,9 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         for (route, moved) in &moved {
             self.show_moved(route, moved);
         }
+        if self.held_back.is_empty() && self.breakers.values().all(Breaker::may_take) {
+            return Ok(());
+        }
         let ready = self.ready();
         self.held_back.retain(|of| ready.contains(of));
         for of in ready {
@@ -65,10 +68,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     }
 
     fn leave_back(&mut self, of: &TopicPartition) {
-        if let Err(error) = self.log.pause(std::slice::from_ref(of)) {
-            // Its records are dropped on arrival until it is read again; it only costs the reading.
-            tracing::debug!(%error, "a partition could not be paused");
-        }
+        self.pause(std::slice::from_ref(of));
         self.held_back.insert(of.clone());
     }
 

@@ -87,10 +87,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             self.following &= owned.holding.is_none();
             owned.rewind();
         }
-        if let Err(error) = self.log.pause(&again) {
-            // Their records are dropped on arrival until they are ready again; it only costs the reading.
-            tracing::debug!(%error, "partitions could not be paused");
-        }
+        self.pause(&again);
         Ok(())
     }
 
@@ -157,8 +154,14 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             owned.stage = Stage::Refused(why);
             self.following &= owned.holding.is_none();
         }
-        if let Err(error) = self.log.pause(std::slice::from_ref(of)) {
-            tracing::debug!(%error, "a partition could not be paused");
+        self.pause(std::slice::from_ref(of));
+    }
+
+    /// Pauses partitions of which nothing is taken in. Where that fails their records are dropped on arrival, until they are
+    /// read again from where they stand: it only costs the reading.
+    pub(super) fn pause(&mut self, partitions: &[TopicPartition]) {
+        if let Err(error) = self.log.pause(partitions) {
+            tracing::debug!(%error, "partitions could not be paused");
         }
     }
 }
