@@ -59,17 +59,18 @@ pub struct Stored {
     pub payload: Offset,
 }
 
-/// What is remembered of a partition. Changes since `begin` are kept by `commit` and dropped by `abort`.
+/// What is remembered of a partition. Changes since `begin` are a layer; layers lie over one another, `commit` keeps the oldest
+/// and `abort` drops all of them.
 pub trait Remembered {
     /// Nothing is remembered yet; a proof is to be remembered for `window`, by moments of acceptance.
     fn fresh(window: Duration) -> Self;
-    /// Opens a layer for a batch.
+    /// Opens a layer for a batch, over those that are open.
     fn begin(&mut self);
-    /// The batch was committed.
+    /// The oldest open batch was committed.
     fn commit(&mut self);
-    /// The batch did not happen.
+    /// The open batches did not happen.
     fn abort(&mut self);
-    /// The proofs that the open batch adds, or `None` where it adds none.
+    /// The proofs that the newest open batch adds, or `None` where it adds none.
     fn replay_batch(&self) -> Option<ReplayBatch>;
     /// Takes in the value of one record of the replay topic and returns the newest moment of acceptance in it.
     fn load(&mut self, value: &[u8]) -> Result<UnixMillis, DecideError>;
@@ -129,7 +130,8 @@ pub trait Decider {
     fn is_current(&self) -> Result<(), String> {
         Ok(())
     }
-    /// Pins the snapshots that every decision of the coming batch uses, at the moment `now`.
+    /// Opens a batch and pins the snapshots that every decision of it uses, at the moment `now`. The one before it may still
+    /// be open: it is being committed.
     fn open_batch(&mut self, now: UnixMillis);
     /// Decides one input.
     fn decide(
@@ -138,9 +140,9 @@ pub trait Decider {
         counts: &dyn PartitionCounts,
         state: &mut Self::State,
     ) -> Result<Effects, DecideError>;
-    /// The batch was committed: what it decided may be shown.
+    /// The oldest open batch was committed: what it decided may be shown.
     fn committed(&mut self) {}
-    /// The batch did not happen, for certain: what it decided must not be shown. Until this or [`Self::committed`], or the next
-    /// [`Self::open_batch`], the snapshots that it pinned count as in use.
+    /// The open batches did not happen, for certain: what they decided must not be shown. Until this or [`Self::committed`] the
+    /// snapshots that a batch pinned count as in use.
     fn aborted(&mut self) {}
 }

@@ -1,7 +1,7 @@
 //! The gate's decider: each record of a batch goes through the engine with one snapshot and one `now`, and becomes bytes.
 //! Limits: what was decided is shown (metrics, spans, logs) only once the batch is committed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -47,7 +47,8 @@ pub struct Gatework {
 #[derive(Debug)]
 pub struct EngineDecider {
     work: Gatework,
-    batch: Option<Batch>,
+    /// Oldest first: the last is being decided, one before it is being committed.
+    open: VecDeque<Batch>,
 }
 
 #[derive(Debug)]
@@ -112,7 +113,7 @@ struct Shown {
 impl EngineDecider {
     /// A decider over what the gate's lanes share.
     pub fn new(work: Gatework) -> Self {
-        Self { work, batch: None }
+        Self { work, open: VecDeque::new() }
     }
 }
 
@@ -233,7 +234,7 @@ impl Decider for EngineDecider {
 
     fn open_batch(&mut self, now: UnixMillis) {
         let snapshot = self.work.snapshots.load_full();
-        self.batch = Some(Batch { now, snapshot, decided: Vec::new(), ahead: None });
+        self.open.push_back(Batch { now, snapshot, decided: Vec::new(), ahead: None });
     }
 
     fn decide(
@@ -242,7 +243,7 @@ impl Decider for EngineDecider {
         counts: &dyn Counted,
         state: &mut PartitionState,
     ) -> Result<Effects, DecideError> {
-        let batch = self.batch.as_mut().ok_or_else(|| DecideError("no batch is open".to_owned()))?;
+        let batch = self.open.back_mut().ok_or_else(|| DecideError("no batch is open".to_owned()))?;
         match input {
             Input::Record(record, delivery) => {
                 let route = self
@@ -282,7 +283,7 @@ impl Decider for EngineDecider {
 
     fn committed(&mut self) {
         let telemetry = &self.work.telemetry;
-        let Some(batch) = self.batch.take() else { return };
+        let Some(batch) = self.open.pop_front() else { return };
         if let Some((source, ahead_ms)) = &batch.ahead {
             ClockAhead { source, ahead_ms: *ahead_ms }.emit(telemetry);
         }
@@ -309,15 +310,15 @@ impl Decider for EngineDecider {
     }
 
     fn aborted(&mut self) {
-        self.batch = None;
+        self.open.clear();
     }
 }
 
 impl Drop for EngineDecider {
-    /// What became of the transaction of a batch that is still open is not known, so that it may yet be committed: what it
-    /// was decided by counts as in use for as long as the process lives.
+    /// What became of the transactions of batches that are still open is not known, so that they may yet be committed: what
+    /// they were decided by counts as in use for as long as the process lives.
     fn drop(&mut self) {
-        if let Some(batch) = self.batch.take() {
+        for batch in self.open.drain(..) {
             std::mem::forget(batch.snapshot);
         }
     }

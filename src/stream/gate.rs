@@ -42,6 +42,8 @@ pub struct GateSettings {
 
 /// After how long the broker aborts a transaction that its gate no longer ends.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// So many batches more than one are taken in at once where a backlog is there.
+const BATCHES_AHEAD: usize = 3;
 /// How often in a row a producer that was refused as replaced is made anew.
 const FENCED_TRIES: u32 = 10;
 
@@ -87,6 +89,7 @@ impl GateSettings {
                 targets,
                 limits: limits.collect(),
                 batch: settings.batch.max_records,
+                ahead: BATCHES_AHEAD,
                 linger: settings.batch.linger,
                 transaction_timeout: TRANSACTION_TIMEOUT,
                 fenced_tries: FENCED_TRIES,
@@ -126,19 +129,27 @@ impl GateSettings {
     pub(super) fn desk_kafka(&self) -> KafkaSettings {
         KafkaSettings {
             member: None,
-            writer: format!("{}{}-desk", writer_prefix(&self.group), self.name()),
+            writers: vec![format!("{}{}-desk", writer_prefix(&self.group), self.name())],
             topics: Vec::new(),
             ..self.kafka(0)
         }
     }
 
+    /// The transactional ids of a lane: two, since one transaction is written while the one before is committed.
+    fn writers(&self, lane: usize) -> Vec<String> {
+        let one = format!("{}{}-{lane}", writer_prefix(&self.group), self.name());
+        match self.delivery {
+            Delivery::ExactlyOnce => vec![format!("{one}-a"), format!("{one}-b")],
+            Delivery::AtLeastOnce => vec![one],
+        }
+    }
+
     fn kafka(&self, lane: usize) -> KafkaSettings {
-        let name = self.name();
         KafkaSettings {
             properties: self.properties.clone(),
             group: self.group.clone(),
             member: self.instance.as_ref().map(|instance| format!("{instance}-{lane}")),
-            writer: format!("{}{name}-{lane}", writer_prefix(&self.group)),
+            writers: self.writers(lane),
             topics: self.lane.sources.keys().cloned().collect(),
             delivery: self.delivery,
             batch_bytes: self.batch_bytes(),

@@ -1,4 +1,4 @@
-//! The seam over rdkafka: one consumer, one producer, and readers made when a partition is gained. Limits: it classifies
+//! The seam over rdkafka: one consumer, producers in turn, and readers made when a partition is gained. Limits: it classifies
 //! what goes wrong and leaves it to the lane what to do; `unsafe` stands in [`super::kafka_ffi`].
 
 mod callbacks;
@@ -6,10 +6,11 @@ mod convert;
 mod fault;
 mod readers;
 pub mod settings;
+mod turns;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -23,10 +24,11 @@ use self::convert::{list_of, positions, read_committed, to_record};
 use self::fault::{fatal, retriable, rewind};
 use self::readers::Readers;
 use self::settings::KafkaSettings;
-use self::writer::Writer;
+use self::turns::Turns;
 use super::kafka_ffi::{self};
 use super::log::{
-    Cause, Committed, Event, Log, LogError, Mark, ProducerFate, Receipts, Refusal, Tag, TopicPartition,
+    Cause, Committed, Event, Finished, Log, LogError, Mark, ProducerFate, Receipts, Refusal, Tag,
+    TopicPartition,
 };
 use crate::authorize::ids::{Offset, Position, Topic};
 use crate::authorize::record::Record;
@@ -41,9 +43,11 @@ pub struct KafkaLog {
     settings: KafkaSettings,
     // INVARIANT: the consumer is dropped first, while everything it calls back into is alive.
     consumer: BaseConsumer<Membership>,
-    writer: Writer,
+    writers: Turns,
     held: Option<Record>,
     open: Option<Open>,
+    /// At-least-once: what came of the batch that was handed over.
+    settled: Option<Result<Finished, LogError>>,
     readers: Readers,
     topics: BTreeMap<String, Topic>,
     subscribed: bool,
@@ -65,11 +69,12 @@ impl KafkaLog {
         let topics = settings.topics.iter().map(|topic| (topic.to_string(), topic.clone())).collect();
         Ok(Self {
             readers: Readers::new(settings.clone()),
-            writer: Writer::new(settings.clone()),
+            writers: Turns::new(&settings),
             settings,
             consumer,
             held: None,
             open: None,
+            settled: None,
             topics,
             subscribed: false,
         })
@@ -79,9 +84,14 @@ impl KafkaLog {
         self.settings.delivery == Delivery::ExactlyOnce
     }
 
+    fn take_open(&mut self) -> Result<Open, LogError> {
+        let nothing = || rewind("commit", "no transaction is open", ProducerFate::Usable);
+        self.open.take().ok_or_else(nothing)
+    }
+
     /// At-least-once: what was sent is answered, then the positions are committed by the consumer.
     fn commit_at_least_once(&mut self, marks: &[Mark]) -> Result<Receipts, LogError> {
-        let receipts = self.writer.settle()?;
+        let receipts = self.writers.settle()?;
         if marks.is_empty() {
             return Ok(receipts);
         }
@@ -96,7 +106,7 @@ impl KafkaLog {
 impl Log for KafkaLog {
     fn join(&mut self) -> Result<(), LogError> {
         // The ids first: what a predecessor left open must end before its partitions are asked for.
-        self.writer.ready()?;
+        self.writers.ready()?;
         if !self.subscribed {
             let names: Vec<&str> = self.settings.topics.iter().map(Topic::as_str).collect();
             self.consumer.subscribe(&names).map_err(|error| retriable("subscribe", &error))?;
@@ -185,13 +195,13 @@ impl Log for KafkaLog {
             .consumer
             .group_metadata()
             .ok_or_else(|| LogError::Fatal(Cause { call: CALL, detail: "there is no group".into() }))?;
-        self.writer.begin()?;
+        self.writers.begin()?;
         self.open = Some(Open { group, marks: Vec::new() });
         Ok(())
     }
 
     fn append(&mut self, tag: Tag, record: &Outgoing) -> Result<(), LogError> {
-        self.writer.append(tag, record)
+        self.writers.append(tag, record)
     }
 
     fn send_positions(&mut self, marks: &[Mark]) -> Result<(), LogError> {
@@ -205,47 +215,58 @@ impl Log for KafkaLog {
         let Some(open) = &self.open else {
             return Err(rewind("send positions", "no transaction is open", ProducerFate::Usable));
         };
-        self.writer.send_positions(&list, &open.group)
+        self.writers.send_positions(&list, &open.group)
     }
 
     fn commit(&mut self) -> Result<Receipts, LogError> {
-        let Some(open) = self.open.take() else {
-            return Err(rewind("commit", "no transaction is open", ProducerFate::Usable));
-        };
+        let open = self.take_open()?;
         if !self.exactly_once() {
             return self.commit_at_least_once(&open.marks);
         }
-        let committed = self.writer.commit();
-        if committed.is_err() {
-            self.open = Some(open);
+        self.writers.commit()
+    }
+
+    fn hand_over(&mut self, marks: &[Mark]) -> Result<(), LogError> {
+        let open = self.take_open()?;
+        if !self.exactly_once() {
+            let began = Instant::now();
+            let settled = self.commit_at_least_once(marks);
+            self.settled = Some(settled.map(|receipts| Finished { receipts, took: began.elapsed() }));
+            return Ok(());
         }
-        committed
+        self.writers.hand_over(positions(marks)?, open.group)
+    }
+
+    fn finish(&mut self) -> Result<Finished, LogError> {
+        match self.settled.take() {
+            Some(settled) => settled,
+            None => self.writers.finish(),
+        }
     }
 
     fn abort(&mut self) -> Result<(), LogError> {
-        if self.open.take().is_none() {
-            return Ok(());
-        }
-        self.writer.abort()
+        self.open = None;
+        self.writers.abort()
     }
 
     fn refusals(&mut self) -> Vec<Refusal> {
-        self.writer.refusals()
+        self.writers.refusals()
     }
 
     fn discard(&mut self) {
         self.open = None;
-        self.writer.discard();
+        self.settled = None;
+        self.writers.discard();
     }
 
     fn renew(&mut self) -> Result<(), LogError> {
         // Destroyed before its successor is made: two of one id would fence each other.
         self.discard();
-        self.writer.ready()
+        self.writers.ready()
     }
 
     fn writers(&self) -> Vec<String> {
-        if self.exactly_once() { vec![self.settings.writer.clone()] } else { Vec::new() }
+        if self.exactly_once() { self.settings.writers.clone() } else { Vec::new() }
     }
 
     fn committed(
@@ -268,14 +289,14 @@ impl Log for KafkaLog {
     }
 
     fn fence(&mut self, writer: &str) -> Result<(), LogError> {
-        if writer == self.settings.writer {
+        if self.writers.has(writer) {
             return self.renew();
         }
         // Group metadata may be written by whoever may commit to the group: only ids of this group are ours to end.
         if !writer.starts_with(&self.settings.writer_prefix()) {
             return Ok(());
         }
-        self.writer.fence(writer)
+        self.writers.fence(writer)
     }
 
     fn bounds(&mut self, of: &TopicPartition) -> Result<(Position, Position), LogError> {

@@ -17,6 +17,7 @@ use std::time::Duration;
 pub use self::settings::{HoldTopics, LaneError, LaneSettings, Source, Stop, TopicLimits};
 
 use self::batch::{Known, Work};
+use self::transaction::Transaction;
 
 use super::assignment::Owned;
 use super::breaker::Breaker;
@@ -55,6 +56,10 @@ pub struct Lane<L, D: Decider, C> {
     /// Whether the reader of answers follows every partition that is ready and holds.
     pub(super) following: bool,
     batch: VecDeque<Work>,
+    /// The number of the batch's first input, among all that were ever taken in.
+    first: usize,
+    /// The transaction that is being committed: its inputs are the first of the batch.
+    handed: Option<Transaction>,
     /// What earlier tries have shown about records that come again.
     known: HashMap<Coordinates, Known>,
     /// So many records are decided one a transaction, to find which of them the log refuses.
@@ -97,6 +102,8 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             reading_back: false,
             following: true,
             batch: VecDeque::new(),
+            first: 0,
+            handed: None,
             known: HashMap::new(),
             singly: 0,
             producer: ProducerFate::Usable,

@@ -164,6 +164,15 @@ pub enum Committed {
 /// The offsets of the appended records whose tag [wants one](Tag::wants_receipt).
 pub type Receipts = BTreeMap<Tag, Offset>;
 
+/// A transaction that was handed over, and has been committed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Finished {
+    /// Where its records stand.
+    pub receipts: Receipts,
+    /// How long its end took.
+    pub took: Duration,
+}
+
 /// The log as a lane uses it. INVARIANT: while `poll` runs the lane has no transaction that it could still commit: so a
 /// rebalance, which is served inside `poll`, may give partitions away at once.
 pub trait Log {
@@ -184,13 +193,22 @@ pub trait Log {
     fn send_positions(&mut self, marks: &[Mark]) -> Result<(), LogError>;
     /// Commits: after success all of it has happened.
     fn commit(&mut self) -> Result<Receipts, LogError>;
-    /// Aborts: after success none of it has happened. Without an open transaction, nothing.
+    /// Adds positions to the open transaction and begins to commit it, by itself: the next may be begun and appended to
+    /// meanwhile, and no record of that is sent before all of this one's have been taken.
+    ///
+    /// INVARIANT: none is handed over before the one before it was [finished](Self::finish) with success. Otherwise the second
+    /// could happen without the first, and the first's records would be lost behind its positions.
+    fn hand_over(&mut self, marks: &[Mark]) -> Result<(), LogError>;
+    /// Waits for the transaction that was handed over: after success all of it has happened.
+    fn finish(&mut self) -> Result<Finished, LogError>;
+    /// Aborts what is open, also a transaction whose commit has failed: after success none of it has happened. Without an open
+    /// transaction, nothing. What was handed over must be finished before.
     fn abort(&mut self) -> Result<(), LogError>;
     /// The records that were refused since this was last asked.
     fn refusals(&mut self) -> Vec<Refusal>;
-    /// Destroys the producer: it commits nothing any more, whatever the log still has open for it.
+    /// Destroys every producer: they commit nothing any more, whatever the log still has open for them.
     fn discard(&mut self);
-    /// Makes a new producer of the same id, which ends the old one's transaction.
+    /// Makes new producers of the same ids, which end the old ones' transactions.
     fn renew(&mut self) -> Result<(), LogError>;
     /// The transactional ids that this lane writes with.
     fn writers(&self) -> Vec<String>;

@@ -5,18 +5,18 @@ mod cluster;
 mod faults;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
 pub(super) use self::cluster::Cluster;
-pub(super) use self::faults::{Faults, ManualClock};
+pub(super) use self::faults::{Fault, Faults, ManualClock};
 
 use self::cluster::{Entry, EntryFate};
-use self::faults::Fault;
 use super::clock::Clock as _;
 use super::log::{
-    Cause, Committed, Event, Log, LogError, Mark, ProducerFate, Receipts, Refusal, Tag, TopicPartition,
+    Cause, Committed, Event, Finished, Log, LogError, Mark, ProducerFate, Receipts, Refusal, Tag,
+    TopicPartition,
 };
 use crate::authorize::ids::{Coordinates, Offset, Position, Topic};
 use crate::authorize::record::{Record, TimestampType};
@@ -27,9 +27,16 @@ pub(super) struct MemoryLog {
     cluster: Cluster,
     clock: ManualClock,
     member: usize,
-    writer: String,
-    epoch: u64,
+    /// Two producers in turn.
+    sides: [Side; 2],
+    /// Which of them has the newest transaction.
+    turn: usize,
+    handed: Option<Handed>,
+    /// Whether a commit has failed and nothing has been aborted since.
+    has_failed: bool,
     pub(super) faults: Faults,
+    /// What becomes of the next commits, before the plan is asked.
+    pub(super) commits: VecDeque<Option<Fault>>,
     /// After so many calls the process is gone: it leaves everything as it stands.
     pub(super) dies_after: Option<u32>,
     /// Where each resumed partition is read next.
@@ -37,12 +44,31 @@ pub(super) struct MemoryLog {
     back: BTreeMap<TopicPartition, usize>,
     /// Where the answers of each followed partition are read next, and how far they have been gone through.
     answers: BTreeMap<TopicPartition, (usize, Option<Position>)>,
-    in_transaction: bool,
-    receipts: Receipts,
     refusals: Vec<Refusal>,
-    sent: Vec<(Tag, Outgoing)>,
     /// Every call and what came of it.
     pub(super) trace: Rc<RefCell<String>>,
+}
+
+/// One producer.
+struct Side {
+    writer: String,
+    epoch: u64,
+    is_open: bool,
+    receipts: Receipts,
+    sent: Vec<(Tag, Outgoing)>,
+}
+
+impl Side {
+    fn new(writer: String) -> Self {
+        Self { writer, epoch: 0, is_open: false, receipts: Receipts::new(), sent: Vec::new() }
+    }
+}
+
+/// A transaction that is being committed: at once, or only when its end is waited for.
+struct Handed {
+    side: usize,
+    marks: Vec<Mark>,
+    ended: Option<Result<Receipts, LogError>>,
 }
 
 impl MemoryLog {
@@ -51,17 +77,17 @@ impl MemoryLog {
             cluster: cluster.clone(),
             clock: clock.clone(),
             member,
-            writer: format!("writer-{member}"),
-            epoch: 0,
+            sides: ["a", "b"].map(|side| Side::new(format!("writer-{member}-{side}"))),
+            turn: 0,
+            handed: None,
+            has_failed: false,
             faults,
+            commits: VecDeque::new(),
             dies_after: None,
             reading: BTreeMap::new(),
             back: BTreeMap::new(),
             answers: BTreeMap::new(),
-            in_transaction: false,
-            receipts: Receipts::new(),
             refusals: Vec::new(),
-            sent: Vec::new(),
             trace: Rc::default(),
         }
     }
@@ -79,7 +105,8 @@ impl MemoryLog {
             Some(left) => *left -= 1,
             None => {}
         }
-        let fault = self.faults.next(kinds);
+        let planned = if call == "commit" { self.commits.pop_front().flatten() } else { None };
+        let fault = planned.or_else(|| self.faults.next(kinds));
         self.say(&format!("{call} {fault:?}"));
         match fault {
             None => Ok(false),
@@ -101,16 +128,44 @@ impl MemoryLog {
     }
 
     /// A zombie is fenced at whatever it does.
-    fn current(&self, call: &'static str) -> Result<(), LogError> {
-        match self.cluster.0.borrow().epochs.get(&self.writer) {
-            Some(epoch) if *epoch == self.epoch => Ok(()),
+    fn current(&self, call: &'static str, side: usize) -> Result<(), LogError> {
+        let side = &self.sides[side];
+        match self.cluster.0.borrow().epochs.get(&side.writer) {
+            Some(epoch) if *epoch == side.epoch => Ok(()),
             _ => Err(Self::failed(call, Fault::Fenced)),
         }
     }
 
+    fn is_open(&self) -> bool {
+        self.sides[self.turn].is_open
+    }
+
+    fn set_positions(&mut self, side: usize, marks: &[Mark]) -> Result<(), LogError> {
+        self.fault("send positions", WRITES)?;
+        self.current("send positions", side)?;
+        let mut inner = self.cluster.0.borrow_mut();
+        if inner.members.get(&self.member).is_none_or(|member| member.dead) {
+            return Err(Self::failed("send positions", Fault::Abort));
+        }
+        inner.open.entry(self.sides[side].writer.clone()).or_default().marks = marks.to_vec();
+        Ok(())
+    }
+
+    fn end(&mut self, side: usize) -> Result<Receipts, LogError> {
+        self.flush(side)?;
+        let lost = self.fault("commit", ENDS)?;
+        self.current("commit", side)?;
+        self.sides[side].is_open = false;
+        self.cluster.0.borrow_mut().end(&self.sides[side].writer, true);
+        if lost {
+            return Err(Self::failed("commit", Fault::LostAnswer));
+        }
+        Ok(std::mem::take(&mut self.sides[side].receipts))
+    }
+
     /// As librdkafka does it, the records of a transaction arrive some time before its end.
-    fn flush(&mut self) -> Result<(), LogError> {
-        let sent = std::mem::take(&mut self.sent);
+    fn flush(&mut self, side: usize) -> Result<(), LogError> {
+        let sent = std::mem::take(&mut self.sides[side].sent);
         let mut inner = self.cluster.0.borrow_mut();
         let mut refusals = Vec::new();
         for (tag, record) in &sent {
@@ -144,9 +199,10 @@ impl MemoryLog {
             };
             entries.push(Entry { record: Some(record), fate: EntryFate::Open });
             let index = entries.len() - 1;
-            inner.open.entry(self.writer.clone()).or_default().entries.push((of, index));
+            let open = inner.open.entry(self.sides[side].writer.clone()).or_default();
+            open.entries.push((of, index));
             if tag.wants_receipt() {
-                self.receipts.insert(tag, offset);
+                self.sides[side].receipts.insert(tag, offset);
             }
         }
         Ok(())
@@ -165,7 +221,7 @@ impl Log for MemoryLog {
     }
 
     fn poll(&mut self, wait: Duration) -> Result<Event, LogError> {
-        assert!(!self.in_transaction, "polled with an open transaction");
+        assert!(!self.is_open() && self.handed.is_none(), "polled with an open transaction");
         self.fault("poll", READS)?;
         let mut inner = self.cluster.0.borrow_mut();
         inner.sweep(self.clock.elapsed());
@@ -215,55 +271,76 @@ impl Log for MemoryLog {
     }
 
     fn begin(&mut self) -> Result<(), LogError> {
-        assert!(!self.in_transaction, "begun twice");
+        assert!(self.sides.iter().filter(|side| side.is_open).count() < 2, "begun a third time");
         self.fault("begin", WRITES)?;
-        self.current("begin")?;
-        self.in_transaction = true;
-        self.receipts.clear();
-        self.cluster.0.borrow_mut().open.entry(self.writer.clone()).or_default();
+        let side = 1 - self.turn;
+        assert!(!self.sides[side].is_open, "begun twice");
+        self.current("begin", side)?;
+        self.turn = side;
+        let side = &mut self.sides[side];
+        side.is_open = true;
+        side.receipts.clear();
+        self.cluster.0.borrow_mut().open.entry(side.writer.clone()).or_default();
         Ok(())
     }
 
     fn append(&mut self, tag: Tag, record: &Outgoing) -> Result<(), LogError> {
-        assert!(self.in_transaction, "appended outside of a transaction");
+        assert!(self.is_open(), "appended outside of a transaction");
         self.fault("append", WRITES)?;
-        self.current("append")?;
-        self.sent.push((tag, record.clone()));
+        self.current("append", self.turn)?;
+        self.sides[self.turn].sent.push((tag, record.clone()));
         Ok(())
     }
 
     fn send_positions(&mut self, marks: &[Mark]) -> Result<(), LogError> {
-        assert!(self.in_transaction, "positions outside of a transaction");
-        self.fault("send positions", WRITES)?;
-        self.current("send positions")?;
-        let mut inner = self.cluster.0.borrow_mut();
-        if inner.members.get(&self.member).is_none_or(|member| member.dead) {
-            return Err(Self::failed("send positions", Fault::Abort));
-        }
-        inner.open.entry(self.writer.clone()).or_default().marks = marks.to_vec();
-        Ok(())
+        assert!(self.is_open() && self.handed.is_none(), "positions outside of a transaction");
+        self.set_positions(self.turn, marks)
     }
 
     fn commit(&mut self) -> Result<Receipts, LogError> {
-        self.flush()?;
-        let lost = self.fault("commit", ENDS)?;
-        self.current("commit")?;
-        self.in_transaction = false;
-        self.cluster.0.borrow_mut().end(&self.writer, true);
-        if lost {
-            return Err(Self::failed("commit", Fault::LostAnswer));
+        assert!(self.handed.is_none(), "committed before the one before it was finished");
+        self.end(self.turn)
+    }
+
+    fn hand_over(&mut self, marks: &[Mark]) -> Result<(), LogError> {
+        assert!(self.is_open(), "handed over outside of a transaction");
+        assert!(self.handed.is_none(), "handed over before the one before it was finished");
+        assert!(!self.has_failed, "handed over behind a transaction that has failed");
+        self.say("hand over");
+        let mut handed = Handed { side: self.turn, marks: marks.to_vec(), ended: None };
+        // It ends while the next one is decided, or while it is waited for.
+        if self.faults.draw(2) == 0 {
+            handed.ended = Some(self.set_positions(handed.side, marks).and_then(|()| self.end(handed.side)));
         }
-        Ok(std::mem::take(&mut self.receipts))
+        self.handed = Some(handed);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Finished, LogError> {
+        let Some(Handed { side, marks, ended }) = self.handed.take() else {
+            panic!("nothing was handed over")
+        };
+        self.say("finish");
+        let ended = match ended {
+            Some(ended) => ended,
+            None => self.set_positions(side, &marks).and_then(|()| self.end(side)),
+        };
+        self.has_failed = ended.is_err();
+        ended.map(|receipts| Finished { receipts, took: Duration::ZERO })
     }
 
     fn abort(&mut self) -> Result<(), LogError> {
-        self.sent.clear();
-        if !std::mem::take(&mut self.in_transaction) {
-            return Ok(());
+        assert!(self.handed.is_none(), "aborted before what was handed over was finished");
+        self.has_failed = false;
+        for side in [1 - self.turn, self.turn] {
+            self.sides[side].sent.clear();
+            if !std::mem::take(&mut self.sides[side].is_open) {
+                continue;
+            }
+            self.fault("abort", WRITES)?;
+            self.current("abort", side)?;
+            self.cluster.0.borrow_mut().end(&self.sides[side].writer, false);
         }
-        self.fault("abort", WRITES)?;
-        self.current("abort")?;
-        self.cluster.0.borrow_mut().end(&self.writer, false);
         Ok(())
     }
 
@@ -272,19 +349,25 @@ impl Log for MemoryLog {
     }
 
     fn discard(&mut self) {
-        self.sent.clear();
-        self.in_transaction = false;
+        self.has_failed = false;
+        self.handed = None;
+        for side in &mut self.sides {
+            side.sent.clear();
+            side.is_open = false;
+        }
     }
 
     fn renew(&mut self) -> Result<(), LogError> {
         self.discard();
-        self.fault("renew", READS)?;
-        self.epoch = self.cluster.0.borrow_mut().init(&self.writer);
+        for side in 0..self.sides.len() {
+            self.fault("renew", READS)?;
+            self.sides[side].epoch = self.cluster.0.borrow_mut().init(&self.sides[side].writer);
+        }
         Ok(())
     }
 
     fn writers(&self) -> Vec<String> {
-        vec![self.writer.clone()]
+        self.sides.iter().map(|side| side.writer.clone()).collect()
     }
 
     fn committed(
@@ -318,7 +401,7 @@ impl Log for MemoryLog {
 
     fn fence(&mut self, writer: &str) -> Result<(), LogError> {
         self.fault("fence", READS)?;
-        if writer == self.writer {
+        if self.sides.iter().any(|side| side.writer == writer) {
             return self.renew();
         }
         self.cluster.0.borrow_mut().init(writer);
@@ -392,7 +475,7 @@ impl Log for MemoryLog {
     }
 
     fn fetch(&mut self, of: &TopicPartition, offsets: &[Offset]) -> Result<Vec<Option<Record>>, LogError> {
-        assert!(!self.in_transaction, "fetched within a transaction");
+        assert!(!self.is_open() && self.handed.is_none(), "fetched within a transaction");
         self.fault("fetch", READS)?;
         assert!(offsets.is_sorted(), "offsets ascend");
         let inner = self.cluster.0.borrow();

@@ -2,9 +2,10 @@
 
 mod breaker;
 mod holding;
+mod in_turn;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -37,9 +38,15 @@ struct Copier;
 #[derive(Default)]
 struct Seen {
     kept: BTreeSet<Vec<u8>>,
-    open: Vec<Vec<u8>>,
     tree: Range,
-    open_tree: Option<Range>,
+    /// What each open batch adds, and the tree as it leaves it; oldest first.
+    open: VecDeque<(Vec<Vec<u8>>, Range)>,
+}
+
+impl Seen {
+    fn has(&self, value: &Vec<u8>) -> bool {
+        self.kept.contains(value) || self.open.iter().any(|(added, _)| added.contains(value))
+    }
 }
 
 impl Remembered for Seen {
@@ -47,20 +54,22 @@ impl Remembered for Seen {
         Self::default()
     }
     fn begin(&mut self) {
-        assert!(self.open_tree.is_none(), "a batch on top of an open one");
-        self.open_tree = Some(self.tree.clone());
+        assert!(self.open.len() < 2, "a third open batch");
+        let tree = self.open.back().map_or(&self.tree, |(_, tree)| tree);
+        self.open.push_back((Vec::new(), tree.clone()));
     }
     fn commit(&mut self) {
-        self.kept.extend(self.open.drain(..));
-        self.tree = self.open_tree.take().unwrap();
+        let (added, tree) = self.open.pop_front().unwrap();
+        self.kept.extend(added);
+        self.tree = tree;
     }
     fn abort(&mut self) {
         self.open.clear();
-        self.open_tree = None;
     }
     fn replay_batch(&self) -> Option<ReplayBatch> {
-        (!self.open.is_empty()).then(|| ReplayBatch {
-            value: self.open.join(&b','),
+        let (added, _) = self.open.back()?;
+        (!added.is_empty()).then(|| ReplayBatch {
+            value: added.join(&b','),
             oldest: UnixMillis(i64::MIN),
             newest: UnixMillis(i64::MAX),
         })
@@ -74,7 +83,7 @@ impl Remembered for Seen {
         self.kept.len()
     }
     fn tree(&self) -> (u64, Vec<Digest>) {
-        let tree = self.open_tree.as_ref().unwrap_or(&self.tree);
+        let tree = self.open.back().map_or(&self.tree, |(_, tree)| tree);
         (tree.size(), tree.peaks().to_vec())
     }
     fn restore_tree(&mut self, size: u64, peaks: Vec<Digest>) -> Result<(), DecideError> {
@@ -97,18 +106,19 @@ impl Decider for Copier {
         if value == b"undecidable" {
             return Err(DecideError("no".into()));
         }
-        let again = state.kept.contains(&value) || state.open.contains(&value);
+        let again = state.has(&value);
         let (key, kept) = match delivery {
             Delivery::Open if again => ("again", true),
             Delivery::Open => ("copied", true),
             Delivery::Undeliverable(_) => ("undeliverable", true),
             Delivery::Bare(_) => ("bare", false),
         };
-        let leaf = state.open_tree.as_mut().unwrap().append(record.source.to_string().as_bytes());
+        let (added, tree) = state.open.back_mut().unwrap();
+        let leaf = tree.append(record.source.to_string().as_bytes());
         let denied =
             matches!(delivery, Delivery::Undeliverable(_) | Delivery::Bare(_)) || value.starts_with(b"no");
         if !again {
-            state.open.push(value);
+            added.push(value);
         }
         let outgoing = |name, key: String, value| Outgoing {
             topic: topic(name),
@@ -176,6 +186,7 @@ impl World {
             targets: vec![topic("to"), topic("denied"), topic("audit")],
             limits: self.limits.clone(),
             batch: 4,
+            ahead: 3,
             linger: Duration::from_millis(1),
             transaction_timeout: Duration::from_secs(5),
             fenced_tries: 1_000,
@@ -479,7 +490,9 @@ fn a_lane_whose_producer_is_replaced_again_and_again_ends() {
     let mut other = MemoryLog::new(&world.cluster, &world.clock, 9, Faults::none());
     let ended = (0..200).find_map(|_| {
         let result = lane.round();
-        super::log::Log::fence(&mut other, "writer-1").unwrap();
+        for writer in ["writer-1-a", "writer-1-b"] {
+            super::log::Log::fence(&mut other, writer).unwrap();
+        }
         result.err()
     });
     assert!(matches!(ended, Some(LaneError::Producer { tries: 3, .. })), "{ended:?}");

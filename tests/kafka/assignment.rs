@@ -28,7 +28,7 @@ fn a_partition_just_gained_is_read_from_where_the_lane_says() {
     properties.set("bootstrap.servers", broker.bootstrap());
     let mut log = KafkaLog::new(KafkaSettings {
         properties,
-        writer: format!("{}one", writer_prefix(&group)),
+        writers: vec![format!("{}one", writer_prefix(&group))],
         group,
         member: None,
         topics: vec![Topic::parse(&topic).expect("a topic")],

@@ -25,8 +25,8 @@ pub struct KafkaSettings {
     pub group: String,
     /// `<instance>-<lane>` for static membership; `None` for dynamic.
     pub member: Option<String>,
-    /// The transactional id; begins with [`KafkaSettings::writer_prefix`].
-    pub writer: String,
+    /// The transactional ids, one for each producer; they begin with [`KafkaSettings::writer_prefix`].
+    pub writers: Vec<String>,
     /// The source topics of all routes.
     pub topics: Vec<Topic>,
     /// Exactly once, or not.

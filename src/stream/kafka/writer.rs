@@ -1,6 +1,7 @@
-//! The writing side of a lane: one producer, and the transaction that is open on it. Limits: it does not know the group; the
-//! group's metadata is handed in with the positions.
+//! One producer of a lane, and the transaction that is open on it. Limits: it does not know the group; the group's metadata is
+//! handed in with the positions.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -20,16 +21,28 @@ use crate::wire::outgoing::Outgoing;
 /// Between two tries of a call that the client asks to repeat.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The producer of one lane.
+/// A producer with one transactional id.
 pub(super) struct Writer {
     settings: KafkaSettings,
-    producer: Option<ThreadedProducer<Reports>>,
+    id: String,
+    producer: Option<Arc<ThreadedProducer<Reports>>>,
+    /// Whether a transaction, or in at-least-once mode a batch, has begun and not ended.
+    is_open: bool,
     refusals: Vec<Refusal>,
 }
 
 impl Writer {
-    pub(super) fn new(settings: KafkaSettings) -> Self {
-        Self { settings, producer: None, refusals: Vec::new() }
+    pub(super) fn new(settings: KafkaSettings, id: String) -> Self {
+        Self { settings, id, producer: None, is_open: false, refusals: Vec::new() }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// How long the end of a transaction may take.
+    pub(super) fn patience(&self) -> Duration {
+        self.settings.transaction_timeout + PATIENCE
     }
 
     fn exactly_once(&self) -> bool {
@@ -37,7 +50,14 @@ impl Writer {
     }
 
     fn producer(&self, call: &'static str) -> Result<&ThreadedProducer<Reports>, LogError> {
-        self.producer.as_ref().ok_or_else(|| rewind(call, "there is no producer", ProducerFate::Unclear))
+        let producer = self.producer.as_deref();
+        producer.ok_or_else(|| rewind(call, "there is no producer", ProducerFate::Unclear))
+    }
+
+    /// The producer, for the thread that ends its transaction.
+    pub(super) fn share(&self, call: &'static str) -> Result<Arc<ThreadedProducer<Reports>>, LogError> {
+        let producer = self.producer.clone();
+        producer.ok_or_else(|| rewind(call, "there is no producer", ProducerFate::Unclear))
     }
 
     /// A producer of this id: making it ends whatever another of the same id has left open.
@@ -47,8 +67,7 @@ impl Writer {
             .create_with_context(Reports::default())
             .map_err(|error| fatal("create producer", &error))?;
         if self.exactly_once() {
-            let within = self.settings.transaction_timeout + PATIENCE;
-            producer.init_transactions(within).map_err(|error| match &error {
+            producer.init_transactions(self.patience()).map_err(|error| match &error {
                 KafkaError::Transaction(told) if told.is_fatal() => {
                     rewind("init transactions", &told.string(), fate(told.code()))
                 }
@@ -61,7 +80,7 @@ impl Writer {
     /// Makes the producer, unless there is one.
     pub(super) fn ready(&mut self) -> Result<(), LogError> {
         if self.producer.is_none() {
-            self.producer = Some(self.make(&self.settings.writer)?);
+            self.producer = Some(Arc::new(self.make(&self.id)?));
         }
         Ok(())
     }
@@ -71,12 +90,13 @@ impl Writer {
         self.make(writer).map(drop)
     }
 
-    pub(super) fn begin(&self) -> Result<(), LogError> {
+    pub(super) fn begin(&mut self) -> Result<(), LogError> {
         const CALL: &str = "begin";
         let producer = self.producer(CALL)?;
         if self.exactly_once() {
             producer.begin_transaction().map_err(|error| classify(CALL, &error))?;
         }
+        self.is_open = true;
         Ok(())
     }
 
@@ -129,37 +149,28 @@ impl Writer {
         list: &TopicPartitionList,
         group: &ConsumerGroupMetadata,
     ) -> Result<(), LogError> {
-        const CALL: &str = "send positions";
-        let deadline = Instant::now() + self.settings.transaction_timeout;
-        let producer = self.producer(CALL)?;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match producer.send_offsets_to_transaction(list, group, left) {
-                Ok(()) => return Ok(()),
-                Err(KafkaError::Transaction(told))
-                    if told.is_retriable() && !told.txn_requires_abort() && !left.is_zero() =>
-                {
-                    std::thread::sleep(PAUSE);
-                }
-                Err(error) => return Err(classify(CALL, &error)),
-            }
-        }
+        send_positions(self.producer("send positions")?, list, group, self.patience())
     }
 
     /// Commits the open transaction.
     pub(super) fn commit(&mut self) -> Result<Receipts, LogError> {
-        const CALL: &str = "commit";
-        let within = self.settings.transaction_timeout + PATIENCE;
-        let result = kafka_ffi::commit_transaction(self.producer(CALL)?.client(), within);
-        let receipts = self.collect();
-        result.map(|()| receipts).map_err(|told| classify_told(CALL, &told))
+        let result = commit(self.producer("commit")?, self.patience());
+        let receipts = self.ended(result.is_ok());
+        result.map(|()| receipts)
+    }
+
+    /// The end of the transaction was answered, wherever it was asked for.
+    pub(super) fn ended(&mut self, committed: bool) -> Receipts {
+        self.is_open &= !committed;
+        self.collect()
     }
 
     /// At-least-once: what was sent is answered.
     pub(super) fn settle(&mut self) -> Result<Receipts, LogError> {
         const CALL: &str = "commit";
+        self.is_open = false;
         let producer = self.producer(CALL)?;
-        if !kafka_ffi::flush(producer.client(), self.settings.transaction_timeout + PATIENCE) {
+        if !kafka_ffi::flush(producer.client(), self.patience()) {
             return Err(rewind(CALL, "the broker did not take all records in time", ProducerFate::Unclear));
         }
         let failed = producer.client().context().lock().failed.first().map(|(_, code)| code.to_string());
@@ -174,13 +185,14 @@ impl Writer {
         }
     }
 
-    /// Aborts the open transaction.
+    /// Aborts the open transaction. Without one, nothing.
     pub(super) fn abort(&mut self) -> Result<(), LogError> {
+        if !std::mem::take(&mut self.is_open) {
+            return Ok(());
+        }
         let producer = self.producer("abort")?;
         let result = if self.exactly_once() {
-            producer
-                .abort_transaction(self.settings.transaction_timeout + PATIENCE)
-                .map_err(|error| classify("abort", &error))
+            producer.abort_transaction(self.patience()).map_err(|error| classify("abort", &error))
         } else {
             kafka_ffi::flush(producer.client(), PATIENCE);
             Ok(())
@@ -206,7 +218,36 @@ impl Writer {
     }
 
     pub(super) fn discard(&mut self) {
+        self.is_open = false;
         self.collect();
         self.producer = None;
     }
+}
+
+/// Adds positions to the open transaction of a producer.
+pub(super) fn send_positions(
+    producer: &ThreadedProducer<Reports>,
+    list: &TopicPartitionList,
+    group: &ConsumerGroupMetadata,
+    within: Duration,
+) -> Result<(), LogError> {
+    const CALL: &str = "send positions";
+    let deadline = Instant::now() + within;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match producer.send_offsets_to_transaction(list, group, left) {
+            Ok(()) => return Ok(()),
+            Err(KafkaError::Transaction(told))
+                if told.is_retriable() && !told.txn_requires_abort() && !left.is_zero() =>
+            {
+                std::thread::sleep(PAUSE);
+            }
+            Err(error) => return Err(classify(CALL, &error)),
+        }
+    }
+}
+
+/// Commits the open transaction of a producer.
+pub(super) fn commit(producer: &ThreadedProducer<Reports>, within: Duration) -> Result<(), LogError> {
+    kafka_ffi::commit_transaction(producer.client(), within).map_err(|told| classify_told("commit", &told))
 }

@@ -1,8 +1,9 @@
-//! What a lane has taken in and not yet decided: answers, held records whose turn has come, and records, in that order.
+//! What a lane has taken in and not yet committed: answers, held records whose turn has come, and records, in that order.
 //! Limits: bounded by the settings; what becomes of it is `transaction`'s.
 
 use std::time::Duration;
 
+use super::transaction::Transaction;
 use super::{BUSY, IDLE, Lane};
 use crate::authorize::record::Record;
 use crate::stream::assignment::Owned;
@@ -40,7 +41,8 @@ pub(super) struct Known {
 }
 
 impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
-    /// Takes in what is held and due, then reads until the batch is full, its linger is over, or nothing comes.
+    /// Takes in what is held and due, then reads until the batch is full, its linger is over, or nothing comes. What is there
+    /// already of the next batches is taken in too, and not waited for.
     pub(super) fn fill(&mut self) -> Result<(), LogError> {
         if self.stale {
             // Nothing is taken in; the group sees a lane that is alive.
@@ -50,8 +52,12 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         }
         self.gather()?;
         let mut opened = (!self.batch.is_empty()).then(|| self.clock.elapsed());
-        while self.batch.len() < self.settings.batch.max(1) {
+        let full = self.settings.batch.max(1);
+        let most = if self.singly > 0 { full } else { full.saturating_mul(1 + self.settings.ahead) };
+        while self.batch.len() < most {
+            let is_full = self.batch.len() >= full;
             let wait = match opened {
+                _ if is_full => Duration::ZERO,
                 Some(at) => self.settings.linger.saturating_sub(self.clock.elapsed().saturating_sub(at)),
                 None if self.is_restoring() => BUSY,
                 None if self.owned.values().any(|owned| owned.state.held() > 0) => WHILE_HOLDING,
@@ -63,7 +69,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 opened = Some(self.clock.elapsed());
             }
             let lingers = |at: Duration| self.clock.elapsed().saturating_sub(at) < self.settings.linger;
-            if is_idle && !opened.is_some_and(lingers) {
+            if is_idle && (is_full || !opened.is_some_and(lingers)) {
                 break;
             }
         }
@@ -100,14 +106,57 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         true
     }
 
-    /// Decides the batch in one transaction, or in several where deciding takes long.
+    /// Decides what was taken in, one transaction after the other; each is committed while the next is decided. All of them
+    /// have ended when this returns.
     pub(in crate::stream) fn decide_batch(&mut self) -> Result<(), LogError> {
-        while !self.batch.is_empty() {
-            let taken = self.decide_some()?;
-            self.batch.drain(..taken.min(self.batch.len()));
-            self.singly = self.singly.saturating_sub(taken);
-            self.give_back();
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let decided = self.decide_all();
+        // What was handed over may have happened, whatever has become of the one after it. Where it has not, that is the
+        // failure: the one after it rests on it.
+        let finished = if self.handed.is_some() { self.finish() } else { Ok(()) };
+        finished.and(decided)?;
+        for of in self.ready() {
+            self.show_progress(&of);
         }
         Ok(())
+    }
+
+    fn decide_all(&mut self) -> Result<(), LogError> {
+        while self.undecided() > 0 {
+            let transaction = self.decide_some()?;
+            if self.handed.is_some() {
+                self.finish()?;
+            }
+            self.hand_over(transaction)?;
+        }
+        Ok(())
+    }
+
+    /// How many inputs are in no transaction yet.
+    fn undecided(&self) -> usize {
+        let handed = self.handed.as_ref().map_or(0, Transaction::len);
+        self.batch.len().saturating_sub(handed)
+    }
+
+    /// The first inputs of the batch have been committed.
+    pub(super) fn drain(&mut self, count: usize) {
+        for work in self.batch.drain(..count.min(self.batch.len())) {
+            self.known.remove(&work.record.source);
+        }
+        self.first += count;
+        self.singly = self.singly.saturating_sub(count);
+    }
+
+    /// Nothing of what was taken in is decided: all of it is read again.
+    pub(super) fn drop_batch(&mut self) {
+        self.first += self.batch.len();
+        self.batch.clear();
+    }
+
+    /// The input with that number, while it is part of the batch.
+    pub(super) fn input(&self, number: usize) -> Option<&Work> {
+        self.batch.get(number.checked_sub(self.first)?)
     }
 }

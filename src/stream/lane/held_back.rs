@@ -84,12 +84,14 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         }
     }
 
-    /// Gives back what was taken of routes that have stopped since: it is read again when they go on.
-    pub(super) fn give_back(&mut self) {
+    /// Gives back what was taken of routes that have stopped since: it is read again when they go on. The first `decided`
+    /// inputs are part of a transaction.
+    pub(super) fn give_back(&mut self, decided: usize) {
         if !self.breakers.values().any(Breaker::is_open) {
             return;
         }
-        for Work { of, record, kind } in std::mem::take(&mut self.batch) {
+        let rest = self.batch.split_off(decided.min(self.batch.len()));
+        for Work { of, record, kind } in rest {
             let is_open = self.breaker(&of.topic).is_some_and(|breaker| breaker.is_open());
             if !is_open || !matches!(kind, Kind::Record) {
                 self.batch.push_back(Work { of, record, kind });

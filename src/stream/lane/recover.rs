@@ -80,7 +80,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         if self.producer == ProducerFate::Usable {
             self.decider.aborted();
         }
-        self.batch.clear();
+        self.drop_batch();
         self.rewound();
         let again = self.ready();
         for owned in self.owned.values_mut() {
@@ -88,6 +88,10 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             owned.rewind();
         }
         self.pause(&again);
+        // What was committed before the failure has not been shown yet.
+        for of in &again {
+            self.show_progress(of);
+        }
         Ok(())
     }
 
@@ -109,8 +113,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 continue;
             };
             // Several of its records may be refused at once: that is one thing to learn.
-            let Some(Work { of, record, kind }) = self.batch.get(index).filter(|_| learned.insert(index))
-            else {
+            let Some(Work { of, record, kind }) = self.input(index).filter(|_| learned.insert(index)) else {
                 continue;
             };
             let (of, at, why) = (of.clone(), record.source.clone(), refusal.why.clone());

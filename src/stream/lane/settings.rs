@@ -89,6 +89,9 @@ pub struct LaneSettings {
     pub limits: BTreeMap<Topic, TopicLimits>,
     /// Records in one transaction, at most; at least 1.
     pub batch: usize,
+    /// So many batches more are taken in at once where their records are there already: each is decided while the one before is
+    /// committed.
+    pub ahead: usize,
     /// How long a batch waits for more records.
     pub linger: Duration,
     /// After how long the broker aborts a transaction. A batch that takes a quarter of it to decide is cut short.

@@ -1,5 +1,6 @@
-//! One transaction of a lane: decide, write outcomes, audit and replay records, send positions, commit, and only then keep
-//! what was remembered. Limits: what becomes of a failure is `recover`'s.
+//! One transaction of a lane: decide, write outcomes and audit records; once the one before it has been committed, write what
+//! is remembered, and hand it over with its positions; once it has been committed too, keep what was remembered. Limits: what
+//! becomes of a failure is `recover`'s.
 
 use std::collections::BTreeMap;
 
@@ -10,23 +11,25 @@ use super::{Lane, gate_fault};
 use crate::authorize::ids::{Offset, Position, Topic, UnixMillis};
 use crate::stream::clock::Clock;
 use crate::stream::decider::{Decider, Delivery, Input, Remembered as _};
-use crate::stream::log::{Log, LogError, Mark, Refusal, Tag, TopicPartition};
+use crate::stream::log::{Finished, Log, LogError, Mark, Refusal, Tag, TopicPartition};
 use crate::stream::restore::ENTRIES_KEY;
 use crate::telemetry::events::BatchCommitted;
 use crate::wire::outgoing::{Effects, Outgoing};
 
 /// What one transaction holds.
 #[derive(Default)]
-struct Transaction {
-    /// Inputs of the batch that it decides, from its front.
+pub(super) struct Transaction {
+    /// The number of its first input.
+    first: usize,
+    /// How many inputs it decides.
     taken: usize,
-    /// The positions of the source partitions that it touches, moved or not: the group's fence stands on them.
-    marks: Vec<Mark>,
+    /// The source partitions that it touches, moved or not: the group's fence stands on their positions.
+    touched: Vec<Touched>,
     /// Where the answers of those partitions go on, if it decides some.
     answers: BTreeMap<TopicPartition, Position>,
-    /// The inputs whose payload it keeps: the source partition and the offset in it.
+    /// The inputs whose payload it keeps, by their numbers: the source partition and the offset in it.
     payloads: Vec<(usize, TopicPartition, Offset)>,
-    /// For each of `marks` that gained proofs, the oldest and the newest moment of acceptance among them.
+    /// For each of `touched` that gained proofs, the oldest and the newest moment of acceptance among them.
     proofs: BTreeMap<usize, (UnixMillis, UnixMillis)>,
     /// Of each record that it decides, the source topic, and whether it was denied.
     decided: Vec<(Topic, bool)>,
@@ -34,16 +37,48 @@ struct Transaction {
     doomed: Vec<Refusal>,
 }
 
+/// A source partition in a transaction.
+struct Touched {
+    of: TopicPartition,
+    /// Where it stands after it; before it is handed over, `None` where no record of it is decided.
+    moved: Option<Position>,
+}
+
+impl Transaction {
+    /// How many inputs it decides.
+    pub(super) fn len(&self) -> usize {
+        self.taken
+    }
+
+    /// The number of the input that it decides next.
+    fn next(&self) -> usize {
+        self.first + self.taken
+    }
+}
+
 impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
-    /// One transaction; returns how many inputs of the batch it holds.
-    pub(super) fn decide_some(&mut self) -> Result<usize, LogError> {
+    /// Begins a transaction and decides what it holds, from the first input that is in none.
+    pub(super) fn decide_some(&mut self) -> Result<Transaction, LogError> {
         self.decider.open_batch(self.clock.now());
         self.log.begin()?;
-        let mut transaction = Transaction::default();
+        let handed = self.handed.as_ref().map_or(0, Transaction::len);
+        let mut transaction = Transaction { first: self.first + handed, ..Transaction::default() };
         self.decide_inputs(&mut transaction)?;
+        Ok(transaction)
+    }
+
+    /// Writes what must stand beside the positions and hands the transaction over to be committed.
+    ///
+    /// INVARIANT: the one before it is finished. What is written here rests on where that has left its partitions, and must
+    /// not happen without it.
+    pub(super) fn hand_over(&mut self, mut transaction: Transaction) -> Result<(), LogError> {
+        self.give_back(transaction.taken);
         let marks = self.write_state(&mut transaction)?;
-        self.log.send_positions(&marks)?;
-        self.commit(transaction)
+        // Deciding took its time, and what the decider knows may have become too old meanwhile.
+        self.decider.is_current().map_err(gate_fault)?;
+        self.log.hand_over(&marks)?;
+        self.handed = Some(transaction);
+        Ok(())
     }
 
     /// Decides inputs from the front of the batch and writes what comes of them.
@@ -69,8 +104,8 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
 
     /// Writes all that one decision makes, unless some of it is known not to be taken.
     fn write_effects(&mut self, transaction: &mut Transaction, effects: &Effects) -> Result<(), LogError> {
-        let input = transaction.taken;
-        let of = self.batch.get(input).map(|work| work.of.clone());
+        let input = transaction.next();
+        let of = self.input(input).map(|work| work.of.clone());
         self.note(transaction, effects);
         let outcome = effects.outcome.iter().map(|record| (Tag::Outcome(input), record));
         let kept = effects.kept.iter().map(|kept| match kept.payload_of {
@@ -94,7 +129,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
 
     /// Notes what became of a record, for the breaker of its route. What is held, or waits, is not denied.
     fn note(&self, transaction: &mut Transaction, effects: &Effects) {
-        let work = self.batch.get(transaction.taken).filter(|work| matches!(work.kind, Kind::Record));
+        let work = self.input(transaction.next()).filter(|work| matches!(work.kind, Kind::Record));
         let Some((topic, source)) = work.and_then(|work| self.settings.sources.get_key_value(&work.of.topic))
         else {
             return;
@@ -107,22 +142,18 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
 
     /// Decides the next input of the batch, in the layer of its partition's state that this transaction opens.
     fn decide_next(&mut self, transaction: &mut Transaction) -> Result<Option<Effects>, LogError> {
-        let Some(work) = self.batch.get(transaction.taken) else { return Ok(None) };
-        let Work { of, record, kind } = work;
+        let at = transaction.next() - self.first;
+        let Some(Work { of, record, kind }) = self.batch.get(at) else { return Ok(None) };
         let Some(owned) = self.owned.get_mut(of) else {
             return Err(gate_fault(format!("a record of {of}, which the lane does not own")));
         };
-        let moved = record.source.offset.next();
-        match transaction.marks.iter_mut().find(|mark| mark.of == *of) {
-            Some(mark) if matches!(kind, Kind::Record) => mark.position = moved,
-            Some(_) => {}
+        let next = record.source.offset.next();
+        let moved = matches!(kind, Kind::Record).then_some(next);
+        match transaction.touched.iter_mut().find(|touched| touched.of == *of) {
+            Some(touched) => touched.moved = moved.or(touched.moved),
             None => {
-                let stands = if matches!(kind, Kind::Record) { Some(moved) } else { owned.position };
-                let Some(position) = stands else {
-                    return Err(gate_fault(format!("{of} has no position")));
-                };
                 owned.state.begin();
-                transaction.marks.push(Mark { of: of.clone(), position, metadata: String::new() });
+                transaction.touched.push(Touched { of: of.clone(), moved });
             }
         }
         let delivery = self.known.get(&record.source).map_or(&Delivery::Open, |known| &known.delivery);
@@ -130,7 +161,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             Kind::Record => Input::Record(record, delivery),
             Kind::Held(turn) => Input::Held(record, *turn, delivery),
             Kind::Answer(payload) => {
-                transaction.answers.insert(of.clone(), moved);
+                transaction.answers.insert(of.clone(), next);
                 Input::Answer(record, payload.as_ref())
             }
         };
@@ -148,16 +179,23 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     /// Writes the proofs that each partition gained; returns the positions to send, with what must stand beside them.
     fn write_state(&mut self, transaction: &mut Transaction) -> Result<Vec<Mark>, LogError> {
         let writers = self.log.writers();
-        for (index, mark) in transaction.marks.iter_mut().enumerate() {
-            let Some(owned) = self.owned.get(&mark.of) else { continue };
+        let mut marks = Vec::with_capacity(transaction.touched.len());
+        for (index, Touched { of, moved }) in transaction.touched.iter_mut().enumerate() {
+            let Some(owned) = self.owned.get(of) else {
+                return Err(gate_fault(format!("{of} was given up within a transaction")));
+            };
+            let Some(position) = moved.or(owned.position) else {
+                return Err(gate_fault(format!("{of} has no position")));
+            };
+            *moved = Some(position);
             if let Some(batch) = owned.state.replay_batch() {
-                let Some(source) = self.settings.sources.get(&mark.of.topic) else {
-                    return Err(gate_fault(format!("no replay topic for `{}`", mark.of.topic)));
+                let Some(source) = self.settings.sources.get(&of.topic) else {
+                    return Err(gate_fault(format!("no replay topic for `{}`", of.topic)));
                 };
                 transaction.proofs.insert(index, (batch.oldest, batch.newest));
                 let entries = Outgoing {
                     topic: source.replay.clone(),
-                    partition: mark.of.partition,
+                    partition: of.partition,
                     timestamp: None,
                     key: Some(Bytes::from_static(ENTRIES_KEY)),
                     value: Some(Bytes::from(batch.value)),
@@ -165,24 +203,23 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 };
                 self.log.append(Tag::Replay(index), &entries)?;
             }
-            let answers = transaction.answers.get(&mark.of).copied();
-            let metadata = owned.metadata(&writers, answers);
-            mark.metadata = metadata.map_err(|error| gate_fault(error.to_string()))?;
+            let answers = transaction.answers.get(of).copied();
+            let metadata =
+                owned.metadata(&writers, answers).map_err(|error| gate_fault(error.to_string()))?;
+            marks.push(Mark { of: of.clone(), position, metadata });
         }
-        let answers = transaction.answers.iter().filter_map(|(of, position)| {
+        marks.extend(transaction.answers.iter().filter_map(|(of, position)| {
             Some(Mark { of: self.answers_of(of)?, position: *position, metadata: String::new() })
-        });
-        Ok(transaction.marks.iter().cloned().chain(answers).collect())
+        }));
+        Ok(marks)
     }
 
-    /// Commits; what was remembered is kept, and what was decided is shown, only after the answer.
-    fn commit(&mut self, transaction: Transaction) -> Result<usize, LogError> {
-        // Deciding took its time, and what the decider knows may have become too old meanwhile.
-        self.decider.is_current().map_err(gate_fault)?;
-        let Transaction { taken, marks, answers, payloads, proofs, decided, .. } = transaction;
-        let asked = self.clock.elapsed();
-        let receipts = self.log.commit()?;
-        let commit = self.clock.elapsed().saturating_sub(asked);
+    /// Waits for the transaction that was handed over; what was remembered is kept, and what was decided is shown, only after
+    /// the answer.
+    pub(super) fn finish(&mut self) -> Result<(), LogError> {
+        let Some(transaction) = self.handed.take() else { return Ok(()) };
+        let Finished { receipts, took } = self.log.finish()?;
+        let Transaction { taken, touched, answers, payloads, proofs, decided, .. } = transaction;
         let mut lost = Vec::new();
         for (input, of, source) in payloads {
             match (receipts.get(&Tag::Payload(input)), self.owned.get_mut(&of)) {
@@ -190,12 +227,12 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 _ => lost.push(of),
             }
         }
-        for (index, mark) in marks.iter().enumerate() {
-            let Some(owned) = self.owned.get_mut(&mark.of) else { continue };
+        for (index, Touched { of, moved }) in touched.iter().enumerate() {
+            let Some(owned) = self.owned.get_mut(of) else { continue };
             owned.state.commit();
-            owned.position = Some(mark.position);
+            owned.position = *moved;
             if let Some(holding) = &mut owned.holding {
-                holding.turned(answers.get(&mark.of).copied());
+                holding.turned(answers.get(of).copied());
             }
             if let (Some(offset), Some((oldest, newest))) =
                 (receipts.get(&Tag::Replay(index)), proofs.get(&index))
@@ -206,16 +243,10 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         }
         self.decider.committed();
         self.count_denials(decided);
-        BatchCommitted { lane: self.settings.lane, records: taken, commit }.emit(&self.telemetry);
-        for mark in &marks {
-            self.show_progress(&mark.of);
-        }
-        for work in self.batch.iter().take(taken) {
-            self.known.remove(&work.record.source);
-        }
+        BatchCommitted { lane: self.settings.lane, records: taken, commit: took }.emit(&self.telemetry);
+        self.drain(taken);
         self.succeeded();
-        self.restore_anew(&lost)?;
-        Ok(taken)
+        self.restore_anew(&lost)
     }
 
     /// Where a payload stands was not told: the partitions are restored from what is committed.

@@ -32,7 +32,7 @@ pub(in crate::stream) struct Faults {
 
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(in crate::stream) enum Fault {
     /// It is not done, and can be made again.
     Retriable,
     /// It is not done, and the transaction must be aborted.

@@ -38,11 +38,12 @@ fn stopped(world: &World) -> Lane<MemoryLog, Copier, ManualClock> {
 }
 
 #[test]
-fn a_route_that_denies_everything_stops_within_one_transaction_of_its_bound() {
+fn a_route_that_denies_everything_stops_within_two_transactions_of_its_bound() {
     let world = world(None);
     let mut lane = stopped(&world);
     let denied = read(&world, "denied");
-    assert!((6..6 + 4).contains(&denied), "{denied} of 40: six in a row, in transactions of four");
+    // The second was decided while the first, which reaches the bound, was being committed.
+    assert!((6..6 + 2 * 4).contains(&denied), "{denied} of 40: six in a row, in transactions of four");
     assert!(not_ready(&world)[0].contains("denied"), "{:?}", world.telemetry.status().not_ready);
     rounds(&mut lane, 60).unwrap();
     assert_eq!(read(&world, "denied"), denied, "and denies no more");

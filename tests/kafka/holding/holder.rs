@@ -1,7 +1,7 @@
 //! A decider that does nothing but hold: every record whose value begins with `hold`, for so many approvals as its last digit
 //! says, until one refusal, or for a while. Limits: its answers are words; what is under test is the stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -53,18 +53,21 @@ impl Hold {
 pub struct Waiting {
     holds: BTreeMap<Offset, Hold>,
     payloads: BTreeMap<Offset, Offset>,
-    /// What the open batch changes: an entry, or its end.
-    changes: BTreeMap<Offset, Option<Hold>>,
+    /// What each open batch changes, an entry or its end, and the tree as it leaves it; oldest first.
+    open: VecDeque<(BTreeMap<Offset, Option<Hold>>, Range)>,
     tree: Range,
-    open_tree: Option<Range>,
 }
 
 impl Waiting {
     fn get(&self, source: Offset) -> Option<&Hold> {
-        match self.changes.get(&source) {
+        match self.open.iter().rev().find_map(|(changes, _)| changes.get(&source)) {
             Some(changed) => changed.as_ref(),
             None => self.holds.get(&source),
         }
+    }
+
+    fn newest(&mut self) -> &mut (BTreeMap<Offset, Option<Hold>>, Range) {
+        self.open.back_mut().expect("a batch is open")
     }
 }
 
@@ -81,20 +84,21 @@ impl Remembered for Waiting {
         Self::default()
     }
     fn begin(&mut self) {
-        self.open_tree = Some(self.tree.clone());
+        let tree = self.open.back().map_or(&self.tree, |(_, tree)| tree).clone();
+        self.open.push_back((BTreeMap::new(), tree));
     }
     fn commit(&mut self) {
-        for (source, changed) in std::mem::take(&mut self.changes) {
+        let (changes, tree) = self.open.pop_front().expect("a batch is open");
+        for (source, changed) in changes {
             match changed {
                 Some(hold) => drop(self.holds.insert(source, hold)),
                 None => drop(self.holds.remove(&source)),
             }
         }
-        self.tree = self.open_tree.take().unwrap_or_default();
+        self.tree = tree;
     }
     fn abort(&mut self) {
-        self.changes.clear();
-        self.open_tree = None;
+        self.open.clear();
     }
     fn replay_batch(&self) -> Option<ReplayBatch> {
         None
@@ -122,7 +126,9 @@ impl Remembered for Waiting {
         Ok(())
     }
     fn stored(&mut self, source: Offset, payload: Offset) {
-        if let Some(Some(hold)) = self.changes.get_mut(&source) {
+        // Nothing touches an entry again before this is told, so it stands in the oldest layer alone.
+        let oldest = self.open.front_mut().and_then(|(changes, _)| changes.get_mut(&source));
+        if let Some(Some(hold)) = oldest {
             hold.payload = Some(payload);
         }
     }
@@ -145,10 +151,12 @@ impl Remembered for Waiting {
         self.holds.values().map(|hold| hold.end).min()
     }
     fn held(&self) -> usize {
+        let touched: BTreeSet<Offset> =
+            self.open.iter().flat_map(|(changes, _)| changes.keys().copied()).collect();
         let begun =
-            self.changes.iter().filter(|(at, now)| now.is_some() && !self.holds.contains_key(at)).count();
+            touched.iter().filter(|at| self.get(**at).is_some() && !self.holds.contains_key(at)).count();
         let ended =
-            self.changes.iter().filter(|(at, now)| now.is_none() && self.holds.contains_key(at)).count();
+            touched.iter().filter(|at| self.get(**at).is_none() && self.holds.contains_key(at)).count();
         self.holds.len() + begun - ended
     }
     fn forget(&mut self, _before: UnixMillis) {}
@@ -156,7 +164,7 @@ impl Remembered for Waiting {
         0
     }
     fn tree(&self) -> (u64, Vec<Digest>) {
-        let tree = self.open_tree.as_ref().unwrap_or(&self.tree);
+        let tree = self.open.back().map_or(&self.tree, |(_, tree)| tree);
         (tree.size(), tree.peaks().to_vec())
     }
     fn restore_tree(&mut self, size: u64, peaks: Vec<Digest>) -> Result<(), DecideError> {
@@ -184,7 +192,7 @@ impl Holder {
         value: &str,
         state: &mut Waiting,
     ) -> Effects {
-        let leaf = state.open_tree.get_or_insert_default().append(key.as_bytes());
+        let leaf = state.newest().1.append(key.as_bytes());
         let mut audit = written(&self.topics.audit, partition, key, Some(Bytes::from(value.to_owned())));
         audit.headers.push(Header::new("leaf", leaf.to_string()));
         effects.audit = Some(audit);
@@ -211,7 +219,7 @@ impl Holder {
         ];
         effects.told =
             vec![written(&self.topics.challenges, partition, source.to_string(), Some("open".into()))];
-        state.changes.insert(source, Some(hold));
+        state.newest().0.insert(source, Some(hold));
         self.audited(effects, partition, key, &end.0.to_string(), state)
     }
 
@@ -230,7 +238,7 @@ impl Holder {
                     hold.refused = true
                 }
                 effects.kept = vec![self.kept(partition, source, "state", Some(hold.write().into()))];
-                state.changes.insert(source, Some(hold));
+                state.newest().0.insert(source, Some(hold));
                 "counted"
             }
         };
@@ -251,7 +259,7 @@ impl Holder {
             vec![self.kept(partition, source, "payload", None), self.kept(partition, source, "state", None)];
         effects.told =
             vec![written(&self.topics.challenges, partition, source.to_string(), Some(how.into()))];
-        state.changes.insert(source, None);
+        state.newest().0.insert(source, None);
         self.audited(effects, partition, format!("held {source}"), how, state)
     }
 }

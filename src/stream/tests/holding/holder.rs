@@ -1,6 +1,8 @@
 //! A decider that does nothing but hold: for so many approvals as a record says, until one refusal, or for a while. Limits: its
 //! answers are words.
 
+use std::collections::VecDeque;
+
 use super::super::*;
 use crate::authorize::ids::Offset;
 use crate::stream::decider::{Due, Stored, Turn};
@@ -45,13 +47,17 @@ impl Hold {
 pub(super) struct Waiting {
     holds: BTreeMap<Offset, Hold>,
     payloads: BTreeMap<Offset, Offset>,
-    open: Option<(BTreeMap<Offset, Hold>, Range)>,
+    /// All of it as each open batch leaves it, oldest first.
+    open: VecDeque<(BTreeMap<Offset, Hold>, Range)>,
     tree: Range,
 }
 
 impl Waiting {
     fn holds(&self) -> &BTreeMap<Offset, Hold> {
-        self.open.as_ref().map_or(&self.holds, |(holds, _)| holds)
+        self.open.back().map_or(&self.holds, |(holds, _)| holds)
+    }
+    fn newest(&mut self) -> &mut (BTreeMap<Offset, Hold>, Range) {
+        self.open.back_mut().expect("a batch is open")
     }
 }
 
@@ -60,18 +66,19 @@ impl Remembered for Waiting {
         Self::default()
     }
     fn begin(&mut self) {
-        assert!(self.open.is_none(), "a batch on top of an open one");
-        self.open = Some((self.holds.clone(), self.tree.clone()));
+        assert!(self.open.len() < 2, "a third open batch");
+        let newest = self.open.back().cloned();
+        self.open.push_back(newest.unwrap_or_else(|| (self.holds.clone(), self.tree.clone())));
     }
     fn commit(&mut self) {
-        (self.holds, self.tree) = self.open.take().unwrap();
+        (self.holds, self.tree) = self.open.pop_front().unwrap();
         assert!(
             self.holds.values().all(|hold| hold.payload.is_some()),
             "where a payload stands was not told"
         );
     }
     fn abort(&mut self) {
-        self.open = None;
+        self.open.clear();
     }
     fn replay_batch(&self) -> Option<ReplayBatch> {
         None
@@ -95,7 +102,7 @@ impl Remembered for Waiting {
         Ok(())
     }
     fn stored(&mut self, source: Offset, payload: Offset) {
-        if let Some(hold) = self.open.as_mut().unwrap().0.get_mut(&source) {
+        for hold in self.open.iter_mut().filter_map(|(holds, _)| holds.get_mut(&source)) {
             hold.payload = Some(payload);
         }
     }
@@ -127,7 +134,7 @@ impl Remembered for Waiting {
         0
     }
     fn tree(&self) -> (u64, Vec<Digest>) {
-        let tree = self.open.as_ref().map_or(&self.tree, |(_, tree)| tree);
+        let tree = self.open.back().map_or(&self.tree, |(_, tree)| tree);
         (tree.size(), tree.peaks().to_vec())
     }
     fn restore_tree(&mut self, size: u64, peaks: Vec<Digest>) -> Result<(), DecideError> {
@@ -167,7 +174,7 @@ impl Made {
         self.tell(source, how);
     }
     fn audit(mut self, state: &mut Waiting, key: String, value: &str) -> Effects {
-        let (_, tree) = state.open.as_mut().unwrap();
+        let (_, tree) = state.newest();
         let leaf = tree.append(key.as_bytes());
         let mut audit = written("audit", self.partition, key, Some(value.into()));
         audit.headers.push(Header::new("leaf", leaf.to_string()));
@@ -208,7 +215,7 @@ impl Decider for Holder {
                         made.keep(source, "payload", Some(value), true);
                         made.keep(source, "state", Some(hold.write()), false);
                         made.tell(source, "open");
-                        state.open.as_mut().unwrap().0.insert(source, hold);
+                        state.newest().0.insert(source, hold);
                         Ok(made.audit(state, key, &end.0.to_string()))
                     }
                     Delivery::Open => {
@@ -227,7 +234,7 @@ impl Decider for Holder {
                 let source =
                     Offset(std::str::from_utf8(answer.key.as_deref().unwrap()).unwrap().parse().unwrap());
                 let mut made = Made::new(answer.source.partition);
-                let hold = state.open.as_mut().unwrap().0.get_mut(&source);
+                let hold = state.newest().0.get_mut(&source);
                 assert_eq!(hold.is_some(), payload.is_some(), "the payload of the held record that it names");
                 let effect = match hold {
                     None => "stray",
@@ -253,7 +260,7 @@ impl Decider for Holder {
                 let source = Offset(key.strip_suffix("/payload").unwrap().parse().unwrap());
                 let mut made = Made::new(payload.source.partition);
                 let value = text(payload);
-                let holds = &mut state.open.as_mut().unwrap().0;
+                let holds = &mut state.newest().0;
                 if turn == Turn::Remind {
                     let hold = holds.get_mut(&source).expect("it is held");
                     hold.reminded = true;

@@ -1,27 +1,21 @@
 //! Lanes that run on a real broker with a decider that copies: what is under test is the stream, not the decision.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::thread::JoinHandle;
+mod in_turn;
+mod route;
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use countersign::authorize::ids::{Digest, Partition, Position, Topic, UnixMillis};
-use countersign::authorize::merkle::Range;
+use countersign::authorize::ids::{Partition, Position, UnixMillis};
 use countersign::authorize::record::Header;
-use countersign::config::{Delivery, KafkaProperties, Start};
+use countersign::config::{Delivery, KafkaProperties};
 use countersign::stream::admin::{Others, SourceTopic, TopicWarning, inspect};
-use countersign::stream::breaker::TryAgain;
-use countersign::stream::clock::SystemClock;
-use countersign::stream::decider::{
-    DecideError, Decider, Delivery as Tried, Input, PartitionCounts, Remembered, ReplayBatch,
-};
+use countersign::stream::decider::Decider;
 use countersign::stream::kafka::KafkaLog;
 use countersign::stream::kafka::settings::{KafkaSettings, writer_prefix};
 use countersign::stream::kafka_ffi;
-use countersign::stream::lane::{Lane, LaneError, LaneSettings, Source, Stop};
+use countersign::stream::lane::LaneError;
 use countersign::stream::log::{Log as _, TopicPartition};
-use countersign::telemetry::{LaneState, LaneStatus, Telemetry};
-use countersign::wire::outgoing::{Effects, Outgoing};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -29,299 +23,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::support::kafka::{Broker, NewRecord, broker};
 
-/// The bound of every wait here.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The topics of one route, each with its own name on the broker.
-struct Route {
-    broker: &'static Broker,
-    from: String,
-    to: String,
-    audit: String,
-    replay: String,
-    group: String,
-}
-
-impl Route {
-    fn new(broker: &'static Broker, partitions: i32) -> Self {
-        Self::with_destination(broker, partitions, &[])
-    }
-
-    fn with_destination(broker: &'static Broker, partitions: i32, settings: &[(&str, &str)]) -> Self {
-        let make = |stem| broker.create_topic(stem, partitions, &[]);
-        Self {
-            broker,
-            from: make("lanes-from"),
-            to: broker.create_topic("lanes-to", partitions, settings),
-            audit: make("lanes-audit"),
-            replay: make("lanes-replay"),
-            group: broker.unique("lanes"),
-        }
-    }
-
-    fn kafka(&self, name: &str, member: Option<&str>) -> KafkaSettings {
-        let mut properties = KafkaProperties::default();
-        properties.set("bootstrap.servers", self.broker.bootstrap());
-        KafkaSettings {
-            properties,
-            group: self.group.clone(),
-            member: member.map(str::to_owned),
-            writer: format!("{}{name}", writer_prefix(&self.group)),
-            topics: vec![topic(&self.from)],
-            delivery: Delivery::ExactlyOnce,
-            batch_bytes: None,
-            transaction_timeout: Duration::from_secs(5),
-        }
-    }
-
-    fn settings(&self) -> LaneSettings {
-        let source = Source {
-            route: "lanes".into(),
-            replay: topic(&self.replay),
-            audit: topic(&self.audit),
-            denied: topic("denied"),
-            breaker: None,
-            start: Start::Earliest,
-            window: Duration::from_secs(360),
-            holding: None,
-        };
-        LaneSettings {
-            lane: 0,
-            sources: BTreeMap::from([(topic(&self.from), source)]),
-            targets: vec![topic(&self.to), topic(&self.audit)],
-            limits: BTreeMap::new(),
-            batch: 100,
-            linger: Duration::from_millis(5),
-            transaction_timeout: Duration::from_secs(5),
-            fenced_tries: 5,
-            try_again: TryAgain::default(),
-        }
-    }
-
-    fn run(&self, name: &str, member: Option<&str>) -> Running {
-        self.run_with(self.kafka(name, member), Copier::new(self))
-    }
-
-    fn run_with(&self, kafka: KafkaSettings, copier: Copier) -> Running {
-        let (stop, telemetry) = (Stop::default(), Telemetry::off());
-        let settings = self.settings();
-        let thread = std::thread::spawn({
-            let (stop, telemetry) = (stop.clone(), telemetry.clone());
-            move || {
-                let log = KafkaLog::new(kafka).expect("clients");
-                Lane::new(log, copier, SystemClock::start(), settings, telemetry).run(&stop)
-            }
-        });
-        Running { stop, telemetry, thread: Some(thread) }
-    }
-
-    fn produce(&self, values: std::ops::Range<u32>, partitions: i32) {
-        let record = |n: u32| NewRecord {
-            partition: Some(n.cast_signed() % partitions),
-            key: Some(n.to_be_bytes().to_vec()),
-            value: Some(n.to_be_bytes().to_vec()),
-            headers: vec![("n".into(), Some(n.to_string().into_bytes()))],
-            ..NewRecord::default()
-        };
-        self.broker.produce(&self.from, &values.map(record).collect::<Vec<_>>());
-    }
-
-    /// Waits until so many records are visible in the destination.
-    fn wait_for(&self, count: usize) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.broker.read_stable(&self.to).len() < count {
-            assert!(Instant::now() < deadline, "{count} records did not come in {PATIENCE:?}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Every value exactly once, in order in its partition, with exactly one audit record.
-    fn expect_exactly(&self, values: std::ops::Range<u32>) {
-        let out = self.broker.read_to_end(&self.to);
-        let read = |value: &Option<Vec<u8>>| {
-            u32::from_be_bytes(value.as_deref().unwrap_or_default().try_into().expect("a number"))
-        };
-        let mut found: Vec<u32> = out.iter().map(|record| read(&record.value)).collect();
-        for pair in out.windows(2) {
-            if pair[0].partition == pair[1].partition {
-                assert!(read(&pair[0].value) < read(&pair[1].value), "order within a partition");
-            }
-        }
-        found.sort_unstable();
-        assert_eq!(found, values.clone().collect::<Vec<_>>());
-        let audit = self.broker.read_to_end(&self.audit);
-        let sources: BTreeSet<_> = audit.iter().map(|record| record.key.clone()).collect();
-        assert_eq!((audit.len(), sources.len()), (found.len(), found.len()), "one audit record each");
-        // The audit tree's leaves have no gap and no double, whoever wrote them.
-        for partition in audit.iter().map(|record| record.partition).collect::<BTreeSet<_>>() {
-            let leaves: Vec<&str> = audit
-                .iter()
-                .filter(|record| record.partition == partition)
-                .filter_map(|record| record.header("leaf"))
-                .collect();
-            let expected: Vec<String> = (0..leaves.len()).map(|leaf| leaf.to_string()).collect();
-            assert_eq!(leaves, expected, "leaves of partition {partition}");
-        }
-    }
-}
-
-/// A lane on a thread of its own.
-struct Running {
-    stop: Stop,
-    telemetry: Telemetry,
-    thread: Option<JoinHandle<Result<(), LaneError>>>,
-}
-
-impl Running {
-    fn status(&self) -> Option<LaneStatus> {
-        self.telemetry.status().lanes.into_iter().next()
-    }
-
-    fn wait(&self, what: &str, until: impl Fn(&LaneStatus) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.status().is_some_and(|status| until(&status)) {
-            assert!(Instant::now() < deadline, "{what}: {:?}", self.status());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn wait_ready(&self, partitions: usize) {
-        self.wait("ready", |lane| lane.state == LaneState::Running && lane.partitions.len() == partitions);
-    }
-
-    /// Waits for the end that it comes to by itself.
-    fn thread_ended(mut self) -> Result<(), LaneError> {
-        let thread = self.thread.take().expect("it runs");
-        let deadline = Instant::now() + PATIENCE;
-        while !thread.is_finished() {
-            assert!(Instant::now() < deadline, "it still runs: {:?}", self.status());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        thread.join().expect("no panic")
-    }
-
-    fn stop(mut self) -> Result<(), LaneError> {
-        self.stop.ask();
-        self.thread.take().expect("it runs").join().expect("no panic")
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop.ask();
-    }
-}
-
-/// Copies every record and remembers its value as a proof: a value that comes again from elsewhere is not copied.
-struct Copier {
-    to: Topic,
-    audit: Topic,
-}
-
-impl Copier {
-    fn new(route: &Route) -> Self {
-        Self { to: topic(&route.to), audit: topic(&route.audit) }
-    }
-}
-
-#[derive(Default)]
-struct Seen {
-    kept: BTreeSet<Vec<u8>>,
-    open: Vec<Vec<u8>>,
-    tree: Range,
-    open_tree: Option<Range>,
-}
-
-impl Remembered for Seen {
-    fn fresh(_window: Duration) -> Self {
-        Self::default()
-    }
-    fn begin(&mut self) {
-        self.open_tree = Some(self.tree.clone());
-    }
-    fn commit(&mut self) {
-        self.kept.extend(self.open.drain(..));
-        self.tree = self.open_tree.take().unwrap_or_default();
-    }
-    fn abort(&mut self) {
-        self.open.clear();
-        self.open_tree = None;
-    }
-    fn replay_batch(&self) -> Option<ReplayBatch> {
-        (!self.open.is_empty()).then(|| ReplayBatch {
-            value: self.open.concat(),
-            oldest: UnixMillis(i64::MIN),
-            newest: UnixMillis(i64::MAX),
-        })
-    }
-    fn load(&mut self, value: &[u8]) -> Result<UnixMillis, DecideError> {
-        self.kept.extend(value.chunks(4).map(<[u8]>::to_vec));
-        Ok(UnixMillis(i64::MAX))
-    }
-    fn forget(&mut self, _before: UnixMillis) {}
-    fn remembered(&self) -> usize {
-        self.kept.len()
-    }
-    fn tree(&self) -> (u64, Vec<Digest>) {
-        let tree = self.open_tree.as_ref().unwrap_or(&self.tree);
-        (tree.size(), tree.peaks().to_vec())
-    }
-    fn restore_tree(&mut self, size: u64, peaks: Vec<Digest>) -> Result<(), DecideError> {
-        self.tree = Range::restore(size, peaks).map_err(|error| DecideError(error.to_string()))?;
-        Ok(())
-    }
-}
-
-impl Decider for Copier {
-    type State = Seen;
-    fn open_batch(&mut self, _now: UnixMillis) {}
-    fn decide(
-        &mut self,
-        input: Input<'_>,
-        _counts: &dyn PartitionCounts,
-        state: &mut Seen,
-    ) -> Result<Effects, DecideError> {
-        let Input::Record(record, tried) = input else { unreachable!("nothing is held") };
-        let value = record.value.as_deref().unwrap_or_default().to_vec();
-        let again = state.kept.contains(&value) || state.open.contains(&value);
-        let tree = state.open_tree.get_or_insert_default();
-        let leaf = tree.append(record.source.to_string().as_bytes());
-        let mut outcome = Outgoing {
-            topic: self.to.clone(),
-            partition: record.source.partition,
-            timestamp: record.timestamp,
-            key: record.key.clone(),
-            value: record.value.clone(),
-            headers: record.headers.clone(),
-        };
-        match tried {
-            Tried::Open => {}
-            Tried::Undeliverable(_) => outcome.key = Some(Bytes::from_static(b"undeliverable")),
-            Tried::Bare(_) => {
-                outcome.key = Some(Bytes::from_static(b"bare"));
-                outcome.value = None;
-            }
-        }
-        if again {
-            outcome.key = Some(Bytes::from_static(b"again"));
-        } else if value.len() == 4 {
-            state.open.push(value);
-        }
-        let audit = Outgoing {
-            topic: self.audit.clone(),
-            partition: Partition(record.source.partition.0),
-            timestamp: None,
-            key: Some(Bytes::from(record.source.to_string())),
-            value: None,
-            headers: vec![Header::new("leaf", leaf.to_string())],
-        };
-        Ok(Effects { outcome: Some(outcome), kept: Vec::new(), told: Vec::new(), audit: Some(audit) })
-    }
-}
-
-fn topic(name: &str) -> Topic {
-    Topic::parse(name).expect("a topic name")
-}
+use self::route::{Copier, PATIENCE, Route, topic};
 
 #[test]
 fn a_lane_copies_exactly_once_and_goes_on_where_it_stopped() {
@@ -389,7 +91,7 @@ fn what_a_dead_lane_left_open_is_ended_by_its_successor() {
 
     // The same writer again, as it stands when it is killed in the middle of a batch.
     let mut client = broker.client();
-    client.set("transactional.id", format!("{}a", writer_prefix(&route.group)));
+    client.set("transactional.id", format!("{}a-a", writer_prefix(&route.group)));
     let dead: BaseProducer = client.set("transaction.timeout.ms", "60000").create().expect("a producer");
     dead.init_transactions(PATIENCE).expect("init");
     dead.begin_transaction().expect("begin");
