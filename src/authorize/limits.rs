@@ -85,3 +85,7 @@ pub const MAX_REVOKED_ID_BYTES: usize = 2048;
 pub const MAX_REASON_CHARS: usize = 500;
 /// Identifiers of one security event's subject. Each is remembered.
 pub const MAX_ALIASES: usize = 64;
+/// Bytes of records that a lane takes in at once, keys, values and headers; the record that reaches it is the last. Without it a
+/// few thousand records of the largest size that a topic takes would be in memory together, and more copies of them on the way
+/// out.
+pub const MAX_IN_HAND_BYTES: usize = 32 * 1024 * 1024;

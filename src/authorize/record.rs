@@ -59,3 +59,12 @@ pub struct Record {
     /// Its headers, in order, doubles included.
     pub headers: Vec<Header>,
 }
+
+impl Record {
+    /// Bytes of its key, value and headers, names included.
+    pub fn size(&self) -> usize {
+        let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers = self.headers.iter().map(|header| header.name.len() + length(&header.value));
+        headers.fold(length(&self.key) + length(&self.value), usize::saturating_add)
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::transaction::Transaction;
 use super::{BUSY, IDLE, Lane};
+use crate::authorize::limits::MAX_IN_HAND_BYTES;
 use crate::authorize::record::Record;
 use crate::stream::assignment::Owned;
 use crate::stream::clock::Clock;
@@ -54,7 +55,8 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         let mut opened = (!self.batch.is_empty()).then(|| self.clock.elapsed());
         let full = self.settings.batch.max(1);
         let most = if self.singly > 0 { full } else { full.saturating_mul(1 + self.settings.ahead) };
-        while self.batch.len() < most {
+        let mut bytes = 0_usize;
+        while self.batch.len() < most && bytes < MAX_IN_HAND_BYTES {
             let is_full = self.batch.len() >= full;
             let wait = match opened {
                 _ if is_full => Duration::ZERO,
@@ -65,8 +67,9 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             };
             let event = self.log.poll(wait)?;
             let is_idle = event == Event::Idle;
-            if self.serve(event) && opened.is_none() {
-                opened = Some(self.clock.elapsed());
+            if self.serve(event) {
+                opened.get_or_insert_with(|| self.clock.elapsed());
+                bytes += self.batch.back().map_or(0, |work| work.record.size());
             }
             let lingers = |at: Duration| self.clock.elapsed().saturating_sub(at) < self.settings.linger;
             if is_idle && (is_full || !opened.is_some_and(lingers)) {

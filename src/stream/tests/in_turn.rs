@@ -1,6 +1,7 @@
 //! Two producers in turn: a batch is decided while the one before it is committed, and never happens without it.
 
 use super::*;
+use crate::authorize::limits::MAX_IN_HAND_BYTES;
 use crate::stream::memory::Fault;
 
 /// Sixteen records, which are four batches of one round, and what becomes of each commit.
@@ -68,5 +69,22 @@ fn what_comes_behind_a_failed_commit_never_happens() {
             rounds(&mut lane, 40).unwrap();
             world.expect_exactly(16);
         }
+    }
+}
+
+#[test]
+fn large_records_are_not_taken_in_by_the_thousand() {
+    let world = World::new();
+    let mut lane = world.lane(1, Faults::none());
+    world.cluster.assign(1, &world.sources());
+    rounds(&mut lane, 20).unwrap();
+    let third = MAX_IN_HAND_BYTES / 3 + 1;
+    for n in 0..8 {
+        world.cluster.produce(&part("from", 0), &vec![n; third]);
+    }
+    let copied = || world.cluster.read(&part("to", 0)).len();
+    for expected in [3, 6, 8] {
+        lane.round().unwrap();
+        assert_eq!(copied(), expected, "three of them are what a lane takes in at once");
     }
 }

@@ -17,7 +17,7 @@ fn a_producer_that_is_fenced_at_any_moment_costs_its_batch_and_the_one_behind_it
     let lane = route.run("a", None);
     lane.wait_ready(2);
     let mut replaced = 0;
-    let records = 30_000;
+    let records = 12_000;
     std::thread::scope(|scope| {
         let source = scope.spawn(|| {
             for begin in (0..records).step_by(500) {

@@ -10,7 +10,6 @@ use countersign::authorize::ids::{Partition, Position, UnixMillis};
 use countersign::authorize::record::Header;
 use countersign::config::{Delivery, KafkaProperties};
 use countersign::stream::admin::{Others, SourceTopic, TopicWarning, inspect};
-use countersign::stream::decider::Decider;
 use countersign::stream::kafka::KafkaLog;
 use countersign::stream::kafka::settings::{KafkaSettings, writer_prefix};
 use countersign::stream::kafka_ffi;

@@ -17,7 +17,6 @@ use countersign::stream::decider::{
 use countersign::stream::kafka::KafkaLog;
 use countersign::stream::kafka::settings::{KafkaSettings, writer_prefix};
 use countersign::stream::lane::{Lane, LaneError, LaneSettings, Source, Stop};
-use countersign::stream::log::Log as _;
 use countersign::telemetry::{LaneState, LaneStatus, Telemetry};
 use countersign::wire::outgoing::{Effects, Outgoing};
 
