@@ -4,6 +4,7 @@
 mod callbacks;
 mod convert;
 mod fault;
+mod membership;
 mod readers;
 pub mod settings;
 mod writer;
@@ -97,16 +98,10 @@ impl Log for KafkaLog {
     fn join(&mut self) -> Result<(), LogError> {
         // The ids first: what a predecessor left open must end before its partitions are asked for.
         self.writer.ready()?;
-        if !self.subscribed {
-            let names: Vec<&str> = self.settings.topics.iter().map(Topic::as_str).collect();
-            self.consumer.subscribe(&names).map_err(|error| retriable("subscribe", &error))?;
-            self.subscribed = true;
-        }
-        Ok(())
+        self.subscribe()
     }
 
     fn poll(&mut self, wait: Duration) -> Result<Event, LogError> {
-        const CALL: &str = "poll";
         if let Some(event) = self.consumer.context().next() {
             return Ok(event);
         }
@@ -138,20 +133,7 @@ impl Log for KafkaLog {
                 if let Some(event) = event {
                     self.consumer.context().push_front(event);
                 }
-                Err(match &error {
-                    KafkaError::MessageConsumptionFatal(_) => {
-                        let detail = self.consumer.client().fatal_error();
-                        let text = detail.map_or_else(|| error.to_string(), |(_, text)| text);
-                        LogError::Fatal(Cause { call: CALL, detail: text })
-                    }
-                    KafkaError::MessageConsumption(Code::AutoOffsetReset) => {
-                        rewind(CALL, "a position is outside of what the topic holds", ProducerFate::Usable)
-                    }
-                    _ => match self.consumer.client().fatal_error() {
-                        Some((_, text)) => LogError::Fatal(Cause { call: CALL, detail: text }),
-                        None => retriable(CALL, &error),
-                    },
-                })
+                self.failed(&error)
             }
         }
     }

@@ -26,6 +26,9 @@ impl Membership {
     pub(super) fn next(&self) -> Option<Event> {
         lock(&self.events).pop_front()
     }
+    pub(super) fn push_back(&self, event: Event) {
+        lock(&self.events).push_back(event);
+    }
     pub(super) fn push_front(&self, event: Event) {
         lock(&self.events).push_front(event);
     }

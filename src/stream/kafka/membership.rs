@@ -1,0 +1,81 @@
+//! What becomes of a lane's membership when its consumer fails: it ends where another has taken its name, and begins anew where
+//! the client only says so. Limits: what the group says of partitions comes by [`super::callbacks`].
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+
+use super::KafkaLog;
+use super::callbacks::Membership;
+use super::convert::partitions_of;
+use super::fault::{fatal, retriable, rewind};
+use crate::authorize::ids::Topic;
+use crate::stream::kafka_ffi;
+use crate::stream::log::{Cause, Event, LogError, ProducerFate, TopicPartition};
+
+const CALL: &str = "poll";
+
+impl KafkaLog {
+    pub(super) fn subscribe(&mut self) -> Result<(), LogError> {
+        if !self.subscribed {
+            let names: Vec<&str> = self.settings.topics.iter().map(Topic::as_str).collect();
+            self.consumer.subscribe(&names).map_err(|error| retriable("subscribe", &error))?;
+            self.subscribed = true;
+        }
+        Ok(())
+    }
+
+    /// What a poll that failed means.
+    pub(super) fn failed(&mut self, error: &KafkaError) -> Result<Event, LogError> {
+        match (self.consumer.client().fatal_error(), error) {
+            (Some((Code::FencedInstanceId, _)), _) if self.was_silent() => self.join_anew(),
+            (Some((_, detail)), _) => Err(LogError::Fatal(Cause { call: CALL, detail })),
+            (None, KafkaError::MessageConsumptionFatal(_)) => {
+                Err(LogError::Fatal(Cause { call: CALL, detail: error.to_string() }))
+            }
+            (None, KafkaError::MessageConsumption(Code::AutoOffsetReset)) => {
+                Err(rewind(CALL, "a position is outside of what the topic holds", ProducerFate::Usable))
+            }
+            (None, _) => Err(retriable(CALL, error)),
+        }
+    }
+
+    /// Whether it was this client that gave its membership up. One that hears nothing of its coordinator for a session
+    /// forgets its member id, yet goes on with heartbeats until the lane has let its partitions go; without an id the
+    /// coordinator, back again, takes them for those of another under the same name (librdkafka 2.12,
+    /// `rd_kafka_cgrp_session_timeout_check`). One that was really replaced still has the id under which it was.
+    fn was_silent(&self) -> bool {
+        !kafka_ffi::is_member(self.consumer.client())
+    }
+
+    /// Joins the group with a new consumer: the old one is of no more use. INVARIANT: whatever the old one had is lost, and
+    /// the lane is told so before anything that the new one brings.
+    fn join_anew(&mut self) -> Result<Event, LogError> {
+        tracing::warn!("the group was not heard for longer than its session: the lane joins it anew");
+        let consumer = self
+            .settings
+            .consumer()
+            .create_with_context(Membership::default())
+            .map_err(|error| fatal("create consumer", &error))?;
+        let said = Arc::clone(self.consumer.context());
+        let had = self.consumer.assignment().map(|list| partitions_of(&list)).unwrap_or_default();
+        // Closed before the new one joins. A static member leaves no group by being closed.
+        drop(std::mem::replace(&mut self.consumer, consumer));
+        self.held = None;
+        let mut had: BTreeSet<TopicPartition> = had.into_iter().collect();
+        while let Some(event) = said.next() {
+            if let Event::Revoked(partitions) | Event::Lost(partitions) = &event {
+                had.retain(|of| !partitions.contains(of));
+            }
+            self.consumer.context().push_back(event);
+        }
+        if !had.is_empty() {
+            self.consumer.context().push_back(Event::Lost(had.into_iter().collect()));
+        }
+        self.subscribed = false;
+        self.subscribe()?;
+        Ok(Event::Idle)
+    }
+}
