@@ -7,6 +7,7 @@ mod fault;
 mod membership;
 mod readers;
 pub mod settings;
+mod unreadable;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -48,6 +49,8 @@ pub struct KafkaLog {
     readers: Readers,
     topics: BTreeMap<String, Topic>,
     subscribed: bool,
+    /// Where reading was sent last.
+    sought: BTreeMap<TopicPartition, Position>,
 }
 
 /// A transaction, or in at-least-once mode a batch.
@@ -73,6 +76,7 @@ impl KafkaLog {
             open: None,
             topics,
             subscribed: false,
+            sought: BTreeMap::new(),
         })
     }
 
@@ -143,6 +147,7 @@ impl Log for KafkaLog {
     }
 
     fn resume_at(&mut self, partition: &TopicPartition, position: Position) -> Result<(), LogError> {
+        self.sought.insert(partition.clone(), position);
         // A seek makes whatever was fetched before it outdated, so no record of the old place can come any more.
         let at = KafkaOffset::Offset(position.0);
         let sought = self.consumer.seek(partition.topic.as_str(), partition.partition.0, at, PATIENCE);

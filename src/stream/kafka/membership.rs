@@ -11,6 +11,7 @@ use super::KafkaLog;
 use super::callbacks::Membership;
 use super::convert::partitions_of;
 use super::fault::{fatal, retriable, rewind};
+use super::unreadable::is_damage;
 use crate::authorize::ids::Topic;
 use crate::stream::kafka_ffi;
 use crate::stream::log::{Cause, Event, LogError, ProducerFate, TopicPartition};
@@ -38,6 +39,7 @@ impl KafkaLog {
             (None, KafkaError::MessageConsumption(Code::AutoOffsetReset)) => {
                 Err(rewind(CALL, "a position is outside of what the topic holds", ProducerFate::Usable))
             }
+            (None, KafkaError::MessageConsumption(code)) if is_damage(*code) => self.find_unreadable(),
             (None, _) => Err(retriable(CALL, error)),
         }
     }
@@ -64,6 +66,7 @@ impl KafkaLog {
         // Closed before the new one joins. A static member leaves no group by being closed.
         drop(std::mem::replace(&mut self.consumer, consumer));
         self.held = None;
+        self.sought.clear();
         let mut had: BTreeSet<TopicPartition> = had.into_iter().collect();
         while let Some(event) = said.next() {
             if let Event::Revoked(partitions) | Event::Lost(partitions) = &event {

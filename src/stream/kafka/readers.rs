@@ -192,7 +192,7 @@ impl Readers {
     }
 }
 
-fn timed_out() -> KafkaError {
+pub(super) fn timed_out() -> KafkaError {
     KafkaError::MessageConsumption(rdkafka::error::RDKafkaErrorCode::OperationTimedOut)
 }
 
@@ -200,7 +200,7 @@ fn made(config: &rdkafka::config::ClientConfig) -> Result<BaseConsumer, LogError
     config.create().map_err(|error| fatal("create reader", &error))
 }
 
-fn starting(from: &[(TopicPartition, Position)]) -> Result<TopicPartitionList, LogError> {
+pub(super) fn starting(from: &[(TopicPartition, Position)]) -> Result<TopicPartitionList, LogError> {
     let mut list = TopicPartitionList::with_capacity(from.len());
     for (of, position) in from {
         let at = KafkaOffset::Offset(position.0.max(0));

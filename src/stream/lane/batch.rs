@@ -77,6 +77,8 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             Event::Assigned(partitions) => self.gained(partitions),
             Event::Revoked(partitions) => self.gone(&partitions, false),
             Event::Lost(partitions) => self.gone(&partitions, true),
+            // What was read before it is decided; what stands behind it is not, or it would be passed over.
+            Event::Unreadable(of, why) => self.refuse(&of, why),
             Event::Idle => {}
         }
         false

@@ -139,6 +139,12 @@ impl Ledger {
         assert!(before.is_none(), "the broker gave one place twice");
     }
 
+    /// That record is there no more, and was not decided.
+    pub fn lost(&mut self, source: Source, partition: i32, offset: i64) {
+        let lost = self.sent.remove(&(source, partition, offset));
+        assert!(lost.is_some(), "a record that was sent");
+    }
+
     /// Writes records, waits until they are decided, and holds everything so far against what came out.
     pub fn decide(&mut self, site: &Site, records: Vec<Sent>) {
         self.send(site, records);

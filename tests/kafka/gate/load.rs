@@ -39,15 +39,22 @@ impl Load {
                     ledger.send(&site, portion);
                     std::thread::sleep(BEAT);
                 }
-                ledger.place_all(&site);
                 ledger
             }
         });
         Self { site: Arc::clone(site), stop, thread: Some(thread) }
     }
 
-    /// Ends the load; everything that was sent.
-    pub fn stop(mut self) -> Ledger {
+    /// Ends the load; everything that was sent, and where it stands.
+    pub fn stop(self) -> Ledger {
+        let site = Arc::clone(&self.site);
+        let mut ledger = self.halt();
+        ledger.place_all(&site);
+        ledger
+    }
+
+    /// The same where others have sent to the same topics: what the broker did not say the place of has none yet.
+    pub fn halt(mut self) -> Ledger {
         self.stop.store(true, Ordering::Release);
         self.thread.take().expect("it runs").join().expect("the load did not fail")
     }

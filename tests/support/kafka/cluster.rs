@@ -7,7 +7,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use super::Broker;
 use super::node::Node;
-use super::request::{Coordinated, coordinator};
+use super::request::{Coordinated, coordinator, limit_writes};
 
 /// The bound of every wait here: a node that comes back may have to wait for two busy cores.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -38,9 +38,10 @@ impl Cluster {
         self.nodes.iter_mut().find(|node| node.id == id).expect("a node of the cluster")
     }
 
-    /// The ids of all nodes.
-    pub fn ids(&self) -> Vec<i32> {
-        self.nodes.iter().map(|node| node.id).collect()
+    /// How many bytes a second each client of a gate may write to each broker, or any number.
+    pub fn limit_writes(&self, bytes: Option<f64>) {
+        let took = self.nodes.iter().any(|node| limit_writes(&node.address, "countersign", bytes));
+        assert!(took, "no broker takes a quota");
     }
 
     /// Who is in charge of it.

@@ -19,7 +19,7 @@ pub mod truth;
 
 use std::env;
 use std::io::Write as _;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 #[allow(unused_imports, reason = "not every binary breaks a broker")]
 pub use cluster::{Cluster, Led};
@@ -83,9 +83,21 @@ pub fn apart(test: &str) -> Option<(&'static Broker, Node)> {
     Some((Box::leak(Box::new(Broker::at(node.address.clone()))), node))
 }
 
-/// Three brokers, found to tell the truth, or `None` where `test` has to be skipped.
+/// The three brokers that all tests of this binary share, one test at a time, found to tell the truth; or `None` where `test` has
+/// to be skipped. Whoever has had them before has left them whole, or has failed.
 #[allow(dead_code, reason = "not every binary needs three")]
-pub fn cluster(test: &str) -> Option<Cluster> {
+pub fn cluster(test: &str) -> Option<MutexGuard<'static, Cluster>> {
+    static SHARED: Mutex<Option<&'static Mutex<Cluster>>> = Mutex::new(None);
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster = match *shared {
+        Some(cluster) => cluster,
+        None => shared.insert(Box::leak(Box::new(Mutex::new(new_cluster(test)?)))),
+    };
+    drop(shared);
+    Some(cluster.lock().expect("a test that had the three brokers before has failed"))
+}
+
+fn new_cluster(test: &str) -> Option<Cluster> {
     let nodes = had(test, launch::start(3, None))?;
     let addresses: Vec<&str> = nodes.iter().map(|node| node.address.as_str()).collect();
     let broker: &'static Broker =

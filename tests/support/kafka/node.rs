@@ -167,6 +167,12 @@ impl Node {
         self.process.as_ref().expect("a node that runs").limit_files(bytes);
     }
 
+    /// Asks for an end in good order, and waits for it.
+    pub fn end(&mut self) {
+        self.signal(Signal::SIGTERM);
+        self.wait_ended();
+    }
+
     /// Waits until it has ended by itself.
     pub fn wait_ended(&mut self) {
         let deadline = Instant::now() + READY_WITHIN;
