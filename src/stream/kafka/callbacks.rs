@@ -56,7 +56,7 @@ impl ConsumerContext for Membership {
             // there, past all that lies between (librdkafka 2.12, `rd_kafka_toppar_offset_retry`).
             let started = list
                 .set_all_offsets(KafkaOffset::Offset(0))
-                .and_then(|()| consumer.incremental_assign(list))
+                .and_then(|()| assign(consumer, list))
                 .and_then(|()| if partitions.is_empty() { Ok(()) } else { consumer.pause(list) });
             if let Err(error) = started {
                 tracing::error!(%error, "partitions could not be taken");
@@ -74,6 +74,18 @@ impl ConsumerContext for Membership {
             }
         }
     }
+}
+
+/// Takes partitions, those too that the client still has from before: with one of them it would take none.
+fn assign(consumer: &BaseConsumer<Membership>, list: &TopicPartitionList) -> Result<(), KafkaError> {
+    consumer.incremental_assign(list).or_else(|_| {
+        for element in list.elements() {
+            let mut one = TopicPartitionList::new();
+            one.add_partition(element.topic(), element.partition());
+            let _ = consumer.incremental_unassign(&one);
+        }
+        consumer.incremental_assign(list)
+    })
 }
 
 /// What delivery reports said, kept until the lane asks.

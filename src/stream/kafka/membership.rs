@@ -52,8 +52,8 @@ impl KafkaLog {
         !kafka_ffi::is_member(self.consumer.client())
     }
 
-    /// Joins the group with a new consumer: the old one is of no more use. INVARIANT: whatever the old one had is lost, and
-    /// the lane is told so before anything that the new one brings.
+    /// Joins the group with a new consumer: the old one is of no more use. INVARIANT: the lane is told at once that everything
+    /// is lost. What it still took for its own it would have assigned to the new consumer by hand, as soon as it goes on.
     fn join_anew(&mut self) -> Result<Event, LogError> {
         tracing::warn!("the group was not heard for longer than its session: the lane joins it anew");
         let consumer = self
@@ -62,23 +62,27 @@ impl KafkaLog {
             .create_with_context(Membership::default())
             .map_err(|error| fatal("create consumer", &error))?;
         let said = Arc::clone(self.consumer.context());
-        let had = self.consumer.assignment().map(|list| partitions_of(&list)).unwrap_or_default();
+        let mut had: BTreeSet<TopicPartition> = self
+            .consumer
+            .assignment()
+            .map(|list| partitions_of(&list))
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
         // Closed before the new one joins. A static member leaves no group by being closed.
         drop(std::mem::replace(&mut self.consumer, consumer));
         self.held = None;
         self.sought.clear();
-        let mut had: BTreeSet<TopicPartition> = had.into_iter().collect();
         while let Some(event) = said.next() {
-            if let Event::Revoked(partitions) | Event::Lost(partitions) = &event {
-                had.retain(|of| !partitions.contains(of));
+            match event {
+                Event::Assigned(partitions) | Event::Revoked(partitions) | Event::Lost(partitions) => {
+                    had.extend(partitions);
+                }
+                Event::Idle | Event::Record(_) | Event::Unreadable(..) => {}
             }
-            self.consumer.context().push_back(event);
-        }
-        if !had.is_empty() {
-            self.consumer.context().push_back(Event::Lost(had.into_iter().collect()));
         }
         self.subscribed = false;
         self.subscribe()?;
-        Ok(Event::Idle)
+        Ok(Event::Lost(had.into_iter().collect()))
     }
 }
