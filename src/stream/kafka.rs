@@ -5,6 +5,7 @@ mod callbacks;
 mod convert;
 mod fault;
 mod membership;
+mod polling;
 mod readers;
 pub mod settings;
 mod unreadable;
@@ -15,13 +16,12 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
 pub use self::convert::record;
 
 use self::callbacks::Membership;
-use self::convert::{list_of, positions, read_committed, to_record};
+use self::convert::{list_of, positions, read_committed};
 use self::fault::{fatal, retriable, rewind};
 use self::readers::Readers;
 use self::settings::KafkaSettings;
@@ -49,6 +49,10 @@ pub struct KafkaLog {
     readers: Readers,
     topics: BTreeMap<String, Topic>,
     subscribed: bool,
+    /// The id in the group that the lane had last.
+    member_id: Option<String>,
+    /// Whether the consumer says that another has its name, and that is not certain.
+    in_doubt: bool,
     /// Where reading was sent last.
     sought: BTreeMap<TopicPartition, Position>,
 }
@@ -76,6 +80,8 @@ impl KafkaLog {
             open: None,
             topics,
             subscribed: false,
+            member_id: None,
+            in_doubt: false,
             sought: BTreeMap::new(),
         })
     }
@@ -106,40 +112,14 @@ impl Log for KafkaLog {
     }
 
     fn poll(&mut self, wait: Duration) -> Result<Event, LogError> {
-        if let Some(event) = self.consumer.context().next() {
-            return Ok(event);
+        if self.in_doubt {
+            return self.settle_doubt();
         }
-        if let Some(record) = self.held.take() {
-            return Ok(Event::Record(record));
+        let event = self.next_event(wait)?;
+        if matches!(event, Event::Assigned(_)) {
+            self.member_id = kafka_ffi::member_id(self.consumer.client());
         }
-        let polled = match self.consumer.poll(wait) {
-            None => None,
-            Some(Ok(message)) => {
-                let name = message.topic();
-                let topic = self.topics.get(name).cloned().or_else(|| Topic::parse(name).ok());
-                Some(Ok(topic.map(|topic| to_record(&message, topic))))
-            }
-            Some(Err(error)) => Some(Err(error)),
-        };
-        let event = self.consumer.context().next();
-        match polled {
-            None => Ok(event.unwrap_or(Event::Idle)),
-            Some(Ok(record)) => match (event, record) {
-                // A change of assignment that was served inside this poll comes before the record.
-                (Some(event), record) => {
-                    self.held = record;
-                    Ok(event)
-                }
-                (None, Some(record)) => Ok(Event::Record(record)),
-                (None, None) => Ok(Event::Idle),
-            },
-            Some(Err(error)) => {
-                if let Some(event) = event {
-                    self.consumer.context().push_front(event);
-                }
-                self.failed(&error)
-            }
-        }
+        Ok(event)
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {

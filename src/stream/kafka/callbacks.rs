@@ -96,6 +96,8 @@ pub(super) struct Reports(Mutex<Reported>);
 pub(super) struct Reported {
     pub(super) failed: Vec<(Tag, Code)>,
     pub(super) offsets: Vec<(Tag, Offset)>,
+    /// Of the first that failed: its topic, and why.
+    pub(super) why: Option<String>,
 }
 
 impl Reports {
@@ -122,8 +124,10 @@ impl ProducerContext for Reports {
                 self.lock().offsets.push((tag, Offset(message.offset())));
             }
             (Ok(_), _) => {}
-            (Err((error, _)), tag) => {
-                self.lock().failed.push((tag, error.rdkafka_error_code().unwrap_or(Code::Unknown)));
+            (Err((error, message)), tag) => {
+                let mut reported = self.lock();
+                reported.why.get_or_insert_with(|| format!("`{}`: {error}", message.topic()));
+                reported.failed.push((tag, error.rdkafka_error_code().unwrap_or(Code::Unknown)));
             }
         }
     }

@@ -34,7 +34,9 @@ impl KafkaLog {
                     KafkaOffset::Offset(at) => Some(Position(at)),
                     _ => None,
                 });
-            let Some(next) = passed.max(self.sought.get(&of).copied()) else { continue };
+            // One that is given up is not looked at before reading is sent there again.
+            let Some(sought) = self.sought.get(&of).copied() else { continue };
+            let next = passed.map_or(sought, |passed| passed.max(sought));
             if let Some(why) = self.probe(&of, next)? {
                 found.push((of, next, why));
             }
@@ -44,7 +46,6 @@ impl KafkaLog {
             return Err(rewind(CALL, "records came damaged", ProducerFate::Usable));
         }
         for (of, next, why) in found {
-            // Not looked at again before reading is sent there again.
             self.sought.remove(&of);
             let mut list = TopicPartitionList::new();
             list.add_partition(of.topic.as_str(), of.partition.0);

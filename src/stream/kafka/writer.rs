@@ -25,11 +25,13 @@ pub(super) struct Writer {
     settings: KafkaSettings,
     producer: Option<ThreadedProducer<Reports>>,
     refusals: Vec<Refusal>,
+    /// Of the first record of the transaction that was not delivered: its topic, and why.
+    undelivered: Option<String>,
 }
 
 impl Writer {
     pub(super) fn new(settings: KafkaSettings) -> Self {
-        Self { settings, producer: None, refusals: Vec::new() }
+        Self { settings, producer: None, refusals: Vec::new(), undelivered: None }
     }
 
     fn exactly_once(&self) -> bool {
@@ -152,7 +154,12 @@ impl Writer {
         let within = self.settings.transaction_timeout + PATIENCE;
         let result = kafka_ffi::commit_transaction(self.producer(CALL)?.client(), within);
         let receipts = self.collect();
-        result.map(|()| receipts).map_err(|told| classify_told(CALL, &told))
+        result.map(|()| receipts).map_err(|mut told| {
+            if let Some(why) = &self.undelivered {
+                told.text = format!("{} ({why})", told.text);
+            }
+            classify_told(CALL, &told)
+        })
     }
 
     /// At-least-once: what was sent is answered.
@@ -195,7 +202,9 @@ impl Writer {
         let mut reports = producer.client().context().lock();
         let failed = std::mem::take(&mut reports.failed);
         let offsets = std::mem::take(&mut reports.offsets);
+        let undelivered = reports.why.take();
         drop(reports);
+        self.undelivered = undelivered;
         self.refusals.extend(refused(&failed));
         offsets.into_iter().collect()
     }

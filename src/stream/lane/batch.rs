@@ -59,11 +59,13 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             };
             let event = self.log.poll(wait)?;
             let is_idle = event == Event::Idle;
+            // What was read before it is decided before anything else can happen.
+            let is_last = matches!(event, Event::Unreadable(..));
             if self.serve(event) && opened.is_none() {
                 opened = Some(self.clock.elapsed());
             }
             let lingers = |at: Duration| self.clock.elapsed().saturating_sub(at) < self.settings.linger;
-            if is_idle && !opened.is_some_and(lingers) {
+            if is_last || is_idle && !opened.is_some_and(lingers) {
                 break;
             }
         }
