@@ -12,7 +12,7 @@ mod unreadable;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -49,10 +49,8 @@ pub struct KafkaLog {
     readers: Readers,
     topics: BTreeMap<String, Topic>,
     subscribed: bool,
-    /// The id in the group that the lane had last.
-    member_id: Option<String>,
-    /// Whether the consumer says that another has its name, and that is not certain.
-    in_doubt: bool,
+    /// When the lane last joined anew because the group took another for it.
+    rejoined: Option<Instant>,
     /// Where reading was sent last.
     sought: BTreeMap<TopicPartition, Position>,
 }
@@ -80,8 +78,7 @@ impl KafkaLog {
             open: None,
             topics,
             subscribed: false,
-            member_id: None,
-            in_doubt: false,
+            rejoined: None,
             sought: BTreeMap::new(),
         })
     }
@@ -112,14 +109,7 @@ impl Log for KafkaLog {
     }
 
     fn poll(&mut self, wait: Duration) -> Result<Event, LogError> {
-        if self.in_doubt {
-            return self.settle_doubt();
-        }
-        let event = self.next_event(wait)?;
-        if matches!(event, Event::Assigned(_)) {
-            self.member_id = kafka_ffi::member_id(self.consumer.client());
-        }
-        Ok(event)
+        self.next_event(wait)
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {

@@ -172,94 +172,16 @@ pub fn known_end<C: ClientContext>(client: &Client<C>, topic: &Topic, partition:
 /// Whether the consumer has a member id: it loses it when its request to leave the group is on its way, which rdkafka
 /// does not tell. Closing before that keeps a static member in the group until its session ends.
 pub fn is_member<C: ClientContext>(client: &Client<C>) -> bool {
-    member_id(client).is_some()
-}
-
-/// The id that the group's coordinator has given to this consumer; rdkafka does not tell it.
-pub fn member_id<C: ClientContext>(client: &Client<C>) -> Option<String> {
-    // SAFETY: the client lives over the call; a non-null result is a C string of the caller's, copied before it is freed
+    // SAFETY: the client lives over the call; a non-null result is a C string of the caller's, read before it is freed
     // once by librdkafka's own allocator.
     unsafe {
         let id = sys::rd_kafka_memberid(client.native_ptr());
         if id.is_null() {
-            return None;
+            return false;
         }
-        let told = CStr::from_ptr(id).to_string_lossy().into_owned();
+        let member = *id != 0;
         sys::rd_kafka_mem_free(client.native_ptr(), id.cast());
-        Some(told).filter(|told| !told.is_empty())
-    }
-}
-
-/// The ids of the members of a group that have joined under that instance name, by the word of its coordinator. rdkafka offers
-/// the list of all groups alone, which waits for every broker, dead ones too.
-///
-/// # Errors
-/// Why nothing was told.
-pub fn members_named<C: ClientContext>(
-    client: &Client<C>,
-    group: &str,
-    instance: &str,
-    within: Duration,
-) -> Result<Vec<String>, String> {
-    let group = CString::new(group).map_err(|error| error.to_string())?;
-    let wait = millis(within);
-    // SAFETY: the handle belongs to `client`, which lives over all calls. What is made here (options, queue, event) is null
-    // or destroyed once, after the last use of what lies in it; the request copies the options and the name. Texts are
-    // copied while the event that holds them is alive.
-    unsafe {
-        let kafka = client.native_ptr();
-        let options = sys::rd_kafka_AdminOptions_new(
-            kafka,
-            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS,
-        );
-        let queue = sys::rd_kafka_queue_new(kafka);
-        sys::rd_kafka_AdminOptions_set_request_timeout(options, wait, std::ptr::null_mut(), 0);
-        let mut names = [group.as_ptr()];
-        sys::rd_kafka_DescribeConsumerGroups(kafka, names.as_mut_ptr(), names.len(), options, queue);
-        // The request answers by itself when its time is over.
-        let event = sys::rd_kafka_queue_poll(queue, wait.saturating_add(1_000));
-        let told = if event.is_null() { Err("no answer".to_owned()) } else { read_members(event, instance) };
-        if !event.is_null() {
-            sys::rd_kafka_event_destroy(event);
-        }
-        sys::rd_kafka_queue_destroy(queue);
-        sys::rd_kafka_AdminOptions_destroy(options);
-        told
-    }
-}
-
-/// SAFETY: `event` is alive and the answer to a request to describe groups.
-unsafe fn read_members(event: *mut sys::rd_kafka_event_t, instance: &str) -> Result<Vec<String>, String> {
-    // SAFETY: what is read lies in the event; null is looked for wherever librdkafka may give it.
-    unsafe {
-        let text = |text: *const std::ffi::c_char| {
-            (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
-        };
-        if sys::rd_kafka_event_error(event) != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(text(sys::rd_kafka_event_error_string(event)).unwrap_or_default());
-        }
-        let result = sys::rd_kafka_event_DescribeConsumerGroups_result(event);
-        if result.is_null() {
-            return Err("another answer than to the question".to_owned());
-        }
-        let mut count = 0;
-        let groups = sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &raw mut count);
-        let mut named = Vec::new();
-        for place in 0..count {
-            let described = *groups.add(place);
-            let error = sys::rd_kafka_ConsumerGroupDescription_error(described);
-            if !error.is_null() {
-                return Err(text(sys::rd_kafka_error_string(error)).unwrap_or_default());
-            }
-            for place in 0..sys::rd_kafka_ConsumerGroupDescription_member_count(described) {
-                let member = sys::rd_kafka_ConsumerGroupDescription_member(described, place);
-                let name = text(sys::rd_kafka_MemberDescription_group_instance_id(member));
-                if name.as_deref() == Some(instance) {
-                    named.extend(text(sys::rd_kafka_MemberDescription_consumer_id(member)));
-                }
-            }
-        }
-        Ok(named)
+        member
     }
 }
 

@@ -1,22 +1,24 @@
 //! What becomes of a lane's membership when its consumer fails: it ends where another has taken its name, and begins anew where
-//! the client only seems to say so. Limits: what the group says of partitions comes by [`super::callbacks`].
+//! it only seems so. Limits: what the group says of partitions comes by [`super::callbacks`].
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
+use super::KafkaLog;
 use super::callbacks::Membership;
 use super::convert::partitions_of;
 use super::fault::{fatal, retriable, rewind};
 use super::unreadable::is_damage;
-use super::{KafkaLog, PATIENCE};
 use crate::authorize::ids::Topic;
-use crate::stream::kafka_ffi;
 use crate::stream::log::{Cause, Event, LogError, ProducerFate, TopicPartition};
 
 const CALL: &str = "poll";
+/// After so long it is something else: several sessions, with the coordinators that change meanwhile.
+const FORGIVEN: Duration = Duration::from_secs(30);
 
 impl KafkaLog {
     pub(super) fn subscribe(&mut self) -> Result<(), LogError> {
@@ -31,10 +33,7 @@ impl KafkaLog {
     /// What a poll that failed means.
     pub(super) fn failed(&mut self, error: &KafkaError) -> Result<Event, LogError> {
         match (self.consumer.client().fatal_error(), error) {
-            (Some((Code::FencedInstanceId, _)), _) if self.was_silent() => {
-                self.in_doubt = true;
-                self.settle_doubt()
-            }
+            (Some((Code::FencedInstanceId, _)), _) if self.may_rejoin() => self.join_anew(),
             (Some((_, detail)), _) => Err(LogError::Fatal(Cause { call: CALL, detail })),
             (None, KafkaError::MessageConsumptionFatal(_)) => {
                 Err(LogError::Fatal(Cause { call: CALL, detail: error.to_string() }))
@@ -47,31 +46,24 @@ impl KafkaLog {
         }
     }
 
-    /// Whether it may be this client itself that has given its membership up. One that hears nothing of its coordinator for a
-    /// session forgets its member id, yet goes on with heartbeats until the lane has let its partitions go; without an id the
-    /// coordinator, back again, takes them for those of another under the same name (librdkafka 2.12,
-    /// `rd_kafka_cgrp_session_timeout_check`).
-    fn was_silent(&self) -> bool {
-        self.subscribed && !kafka_ffi::is_member(self.consumer.client())
-    }
-
-    /// Asks the group who has this lane's name: the lane joins anew unless it is another. One that stood still for long wakes up
-    /// the same way as one whose coordinator was away, and may have a successor.
-    pub(super) fn settle_doubt(&mut self) -> Result<Event, LogError> {
-        let name = self.settings.member.as_deref().unwrap_or_default();
-        let named = kafka_ffi::members_named(self.consumer.client(), &self.settings.group, name, PATIENCE);
-        let named = named.map_err(|detail| LogError::Retriable(Cause { call: CALL, detail }))?;
-        if named.iter().any(|id| self.member_id.as_ref() != Some(id)) {
-            let detail = format!("another has joined the group as `{name}`");
-            return Err(LogError::Fatal(Cause { call: CALL, detail }));
-        }
-        self.join_anew()
+    /// Whether to try again under a name that another seems to have. It may be no other. A client that hears nothing of its
+    /// coordinator for a session forgets its member id, yet goes on with heartbeats until the lane has let its partitions go,
+    /// and the coordinator, back again, takes them for those of somebody else (librdkafka 2.12,
+    /// `rd_kafka_cgrp_session_timeout_check`); or a request to join that the client has given up is served after the next.
+    /// INVARIANT: of two that do have one name the older ends. It is thrown out first, and so is the first to be thrown out a
+    /// second time.
+    fn may_rejoin(&self) -> bool {
+        self.subscribed && self.rejoined.is_none_or(|at| at.elapsed() > FORGIVEN)
     }
 
     /// Joins the group with a new consumer: the old one is of no more use. INVARIANT: the lane is told at once that everything
     /// is lost. What it still took for its own it would have assigned to the new consumer by hand, as soon as it goes on.
     fn join_anew(&mut self) -> Result<Event, LogError> {
-        tracing::warn!("the group was not heard for longer than its session: the lane joins it anew");
+        let name = self.settings.member.as_deref().unwrap_or_default();
+        tracing::warn!(
+            name,
+            "the group takes somebody else for this lane: it joins anew, and ends if that comes again"
+        );
         let consumer = self
             .settings
             .consumer()
@@ -97,9 +89,9 @@ impl KafkaLog {
                 Event::Idle | Event::Record(_) | Event::Unreadable(..) => {}
             }
         }
-        self.in_doubt = false;
+        self.rejoined = Some(Instant::now());
         self.subscribed = false;
-        self.subscribe()?;
-        Ok(Event::Lost(had.into_iter().collect()))
+        self.subscribe().map_err(|error| LogError::Fatal(error.cause().clone()))?;
+        Ok(if had.is_empty() { Event::Idle } else { Event::Lost(had.into_iter().collect()) })
     }
 }
