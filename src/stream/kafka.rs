@@ -4,9 +4,12 @@
 mod callbacks;
 mod convert;
 mod fault;
+mod membership;
+mod polling;
 mod readers;
 pub mod settings;
 mod turns;
+mod unreadable;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -14,13 +17,12 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
 pub use self::convert::record;
 
 use self::callbacks::Membership;
-use self::convert::{list_of, positions, read_committed, to_record};
+use self::convert::{list_of, positions, read_committed};
 use self::fault::{fatal, retriable, rewind};
 use self::readers::Readers;
 use self::settings::KafkaSettings;
@@ -51,6 +53,10 @@ pub struct KafkaLog {
     readers: Readers,
     topics: BTreeMap<String, Topic>,
     subscribed: bool,
+    /// When the lane last joined anew because the group took another for it.
+    rejoined: Option<Instant>,
+    /// Where reading was sent last.
+    sought: BTreeMap<TopicPartition, Position>,
 }
 
 /// A transaction, or in at-least-once mode a batch.
@@ -77,6 +83,8 @@ impl KafkaLog {
             settled: None,
             topics,
             subscribed: false,
+            rejoined: None,
+            sought: BTreeMap::new(),
         })
     }
 
@@ -107,63 +115,11 @@ impl Log for KafkaLog {
     fn join(&mut self) -> Result<(), LogError> {
         // The ids first: what a predecessor left open must end before its partitions are asked for.
         self.writers.ready()?;
-        if !self.subscribed {
-            let names: Vec<&str> = self.settings.topics.iter().map(Topic::as_str).collect();
-            self.consumer.subscribe(&names).map_err(|error| retriable("subscribe", &error))?;
-            self.subscribed = true;
-        }
-        Ok(())
+        self.subscribe()
     }
 
     fn poll(&mut self, wait: Duration) -> Result<Event, LogError> {
-        const CALL: &str = "poll";
-        if let Some(event) = self.consumer.context().next() {
-            return Ok(event);
-        }
-        if let Some(record) = self.held.take() {
-            return Ok(Event::Record(record));
-        }
-        let polled = match self.consumer.poll(wait) {
-            None => None,
-            Some(Ok(message)) => {
-                let name = message.topic();
-                let topic = self.topics.get(name).cloned().or_else(|| Topic::parse(name).ok());
-                Some(Ok(topic.map(|topic| to_record(&message, topic))))
-            }
-            Some(Err(error)) => Some(Err(error)),
-        };
-        let event = self.consumer.context().next();
-        match polled {
-            None => Ok(event.unwrap_or(Event::Idle)),
-            Some(Ok(record)) => match (event, record) {
-                // A change of assignment that was served inside this poll comes before the record.
-                (Some(event), record) => {
-                    self.held = record;
-                    Ok(event)
-                }
-                (None, Some(record)) => Ok(Event::Record(record)),
-                (None, None) => Ok(Event::Idle),
-            },
-            Some(Err(error)) => {
-                if let Some(event) = event {
-                    self.consumer.context().push_front(event);
-                }
-                Err(match &error {
-                    KafkaError::MessageConsumptionFatal(_) => {
-                        let detail = self.consumer.client().fatal_error();
-                        let text = detail.map_or_else(|| error.to_string(), |(_, text)| text);
-                        LogError::Fatal(Cause { call: CALL, detail: text })
-                    }
-                    KafkaError::MessageConsumption(Code::AutoOffsetReset) => {
-                        rewind(CALL, "a position is outside of what the topic holds", ProducerFate::Usable)
-                    }
-                    _ => match self.consumer.client().fatal_error() {
-                        Some((_, text)) => LogError::Fatal(Cause { call: CALL, detail: text }),
-                        None => retriable(CALL, &error),
-                    },
-                })
-            }
-        }
+        self.next_event(wait)
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
@@ -171,6 +127,7 @@ impl Log for KafkaLog {
     }
 
     fn resume_at(&mut self, partition: &TopicPartition, position: Position) -> Result<(), LogError> {
+        self.sought.insert(partition.clone(), position);
         // A seek makes whatever was fetched before it outdated, so no record of the old place can come any more.
         let at = KafkaOffset::Offset(position.0);
         let sought = self.consumer.seek(partition.topic.as_str(), partition.partition.0, at, PATIENCE);

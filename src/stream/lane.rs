@@ -19,15 +19,15 @@ pub use self::settings::{HoldTopics, LaneError, LaneSettings, Source, Stop, Topi
 use self::batch::{Known, Work};
 use self::transaction::Transaction;
 
-use super::assignment::Owned;
+use super::assignment::{Owned, Stage};
 use super::breaker::Breaker;
 use super::clock::Clock;
 use super::decider::{Decider, PartitionCounts, Remembered as _};
 use super::log::{Cause, Event, Log, LogError, ProducerFate, TopicPartition};
 use crate::authorize::ids::{Coordinates, Topic, UnixMillis};
 use crate::telemetry::events::{
-    BrokerAway, LaneAssigned, LaneResumed, LaneRevoked, LaneStopped, PartitionProgress, ProducerReplaced,
-    ReplaceCause,
+    BrokerAway, LaneAssigned, LanePaused, LaneResumed, LaneRevoked, LaneStopped, PartitionProgress,
+    ProducerReplaced, ReplaceCause,
 };
 use crate::telemetry::{HeldStatus, Telemetry};
 
@@ -226,7 +226,18 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         self.redo = false;
         if std::mem::take(&mut self.away) {
             LaneResumed { lane: self.settings.lane }.emit(&self.telemetry);
+            // It does not go on where a person has to look.
+            for (of, owned) in &self.owned {
+                if let Stage::Refused(why) = &owned.stage {
+                    self.tell_stopped(of, why);
+                }
+            }
         }
+    }
+
+    pub(super) fn tell_stopped(&self, of: &TopicPartition, why: &str) {
+        let reason = format!("partition {of} is stopped: {why}");
+        LanePaused { lane: self.settings.lane, reason: &reason }.emit(&self.telemetry);
     }
 
     /// Shows where a partition stands. INVARIANT: no transaction is open, so that what is counted is committed.

@@ -50,6 +50,8 @@ pub enum Event {
     Revoked(Vec<TopicPartition>),
     /// Partitions that may already belong to another: the group had given up on this member.
     Lost(Vec<TopicPartition>),
+    /// What stands next in the partition is no record that can be read, and why. Nothing behind it will come.
+    Unreadable(TopicPartition, String),
 }
 
 /// What went wrong, for a person.

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use rdkafka::Timestamp;
 
-use crate::support::kafka::{NewRecord, Record, Watched, broker};
+use crate::support::kafka::{NewRecord, Process, Record, Watched, broker};
 
 #[test]
 fn records_come_back_whole_and_in_order() {
@@ -78,6 +79,21 @@ fn what_the_tests_start_ends_with_them() {
     assert!(process.exists());
     drop(watched);
     assert!(!process.exists(), "the program outlived its owner");
+    assert!(!own.exists(), "the program's folder was left");
+}
+
+#[test]
+fn what_stands_still_ends_with_the_tests_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let own = dir.path().join("own");
+    std::fs::create_dir(&own).expect("a folder");
+    let process = Process::start(&["sleep", "600"], &own, &dir.path().join("log")).expect("a process");
+    let pid = std::fs::read_to_string(own.join("pid")).expect("its id");
+    let entry = Path::new("/proc").join(pid.trim());
+    process.signal(Signal::SIGSTOP);
+    wait_for(|| std::fs::read_to_string(entry.join("stat")).ok()?.contains(") T ").then_some(()));
+    drop(process);
+    assert!(!entry.exists(), "the program outlived its owner");
     assert!(!own.exists(), "the program's folder was left");
 }
 

@@ -12,6 +12,7 @@ mod broker_truth;
 mod commands;
 mod control;
 mod demo;
+mod faults;
 mod first_route;
 mod gate;
 mod harness;

@@ -10,6 +10,9 @@ use super::look::Look;
 use super::{AdminError, PATIENCE, TopicProblem};
 use crate::authorize::ids::Topic;
 
+/// How long a broker may take to hear of the settings of a topic that it knows.
+const HEARD_WITHIN: Duration = Duration::from_secs(3);
+
 /// Partitions that are suggested where nothing says how many.
 const SUGGESTED_PARTITIONS: i32 = 12;
 
@@ -37,6 +40,7 @@ impl Look {
             // Another gate of the group was faster.
             None | Some(RDKafkaErrorCode::TopicAlreadyExists) => {
                 self.await_partitions(topic, 1)?;
+                self.await_settings(topic, settings)?;
                 if refused.is_none() {
                     self.report.made.push((topic.clone(), partitions));
                 }
@@ -96,6 +100,23 @@ impl Look {
             }
             self.report.facts.remove(topic);
             std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until the broker that is asked has heard of what a new topic was made with: it may know the topic before. One that
+    /// somebody else has made otherwise stays as it is, and is judged by what it is.
+    fn await_settings(&mut self, topic: &Topic, wanted: &[(&str, String)]) -> Result<(), AdminError> {
+        let deadline = Instant::now() + HEARD_WITHIN;
+        loop {
+            // Settings that are not told cannot be waited for.
+            let Some(found) = self.settings.get(topic) else { return Ok(()) };
+            let is_there = |(name, value): &(&str, String)| found.get(*name) == Some(value);
+            if wanted.iter().all(is_there) || Instant::now() >= deadline {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+            self.report.facts.remove(topic);
+            self.see(topic)?;
         }
     }
 

@@ -26,6 +26,9 @@ impl Membership {
     pub(super) fn next(&self) -> Option<Event> {
         lock(&self.events).pop_front()
     }
+    pub(super) fn push_back(&self, event: Event) {
+        lock(&self.events).push_back(event);
+    }
     pub(super) fn push_front(&self, event: Event) {
         lock(&self.events).push_front(event);
     }
@@ -53,7 +56,7 @@ impl ConsumerContext for Membership {
             // there, past all that lies between (librdkafka 2.12, `rd_kafka_toppar_offset_retry`).
             let started = list
                 .set_all_offsets(KafkaOffset::Offset(0))
-                .and_then(|()| consumer.incremental_assign(list))
+                .and_then(|()| assign(consumer, list))
                 .and_then(|()| if partitions.is_empty() { Ok(()) } else { consumer.pause(list) });
             if let Err(error) = started {
                 tracing::error!(%error, "partitions could not be taken");
@@ -73,6 +76,18 @@ impl ConsumerContext for Membership {
     }
 }
 
+/// Takes partitions, those too that the client still has from before: with one of them it would take none.
+fn assign(consumer: &BaseConsumer<Membership>, list: &TopicPartitionList) -> Result<(), KafkaError> {
+    consumer.incremental_assign(list).or_else(|_| {
+        for element in list.elements() {
+            let mut one = TopicPartitionList::new();
+            one.add_partition(element.topic(), element.partition());
+            let _ = consumer.incremental_unassign(&one);
+        }
+        consumer.incremental_assign(list)
+    })
+}
+
 /// What delivery reports said, kept until the lane asks.
 #[derive(Default)]
 pub(super) struct Reports(Mutex<Reported>);
@@ -81,6 +96,8 @@ pub(super) struct Reports(Mutex<Reported>);
 pub(super) struct Reported {
     pub(super) failed: Vec<(Tag, Code)>,
     pub(super) offsets: Vec<(Tag, Offset)>,
+    /// Of the first that failed: its topic, and why.
+    pub(super) why: Option<String>,
 }
 
 impl Reports {
@@ -107,8 +124,10 @@ impl ProducerContext for Reports {
                 self.lock().offsets.push((tag, Offset(message.offset())));
             }
             (Ok(_), _) => {}
-            (Err((error, _)), tag) => {
-                self.lock().failed.push((tag, error.rdkafka_error_code().unwrap_or(Code::Unknown)));
+            (Err((error, message)), tag) => {
+                let mut reported = self.lock();
+                reported.why.get_or_insert_with(|| format!("`{}`: {error}", message.topic()));
+                reported.failed.push((tag, error.rdkafka_error_code().unwrap_or(Code::Unknown)));
             }
         }
     }

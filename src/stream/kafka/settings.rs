@@ -88,6 +88,13 @@ impl KafkaSettings {
         config
     }
 
+    /// A reader that looks whether what stands at a position can be read.
+    pub fn prober(&self) -> ClientConfig {
+        let mut config = self.outsider("read_committed");
+        config.set("enable.partition.eof", "true").set("queued.min.messages", "1");
+        config
+    }
+
     /// A reader of answers: few and small, and none of them is to be read long before it is decided.
     pub fn follower(&self) -> ClientConfig {
         let mut config = self.outsider("read_committed");
@@ -122,6 +129,8 @@ impl KafkaSettings {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("enable.partition.eof", "false")
+            // What was damaged on its way or on a disk is found, not decided.
+            .set("check.crcs", "true")
             .set("auto.offset.reset", "error");
         config
     }

@@ -159,9 +159,11 @@ impl Turns {
         let (result, took) = handed.committing.join().unwrap_or_else(|_| {
             (Err(rewind(CALL, "the committing thread has ended", ProducerFate::Unclear)), Duration::ZERO)
         });
-        let writer = self.writers.get_mut(handed.writer);
-        let receipts = writer.map(|writer| writer.ended(result.is_ok())).unwrap_or_default();
-        result.map(|()| Finished { receipts, took })
+        let receipts = match self.writers.get_mut(handed.writer) {
+            Some(writer) => writer.ended(result)?,
+            None => return Err(rewind(CALL, "there is no producer", ProducerFate::Unclear)),
+        };
+        Ok(Finished { receipts, took })
     }
 
     /// At-least-once: what was sent is answered.

@@ -29,11 +29,13 @@ pub(super) struct Writer {
     /// Whether a transaction, or in at-least-once mode a batch, has begun and not ended.
     is_open: bool,
     refusals: Vec<Refusal>,
+    /// Of the first record of the transaction that was not delivered: its topic, and why.
+    undelivered: Option<String>,
 }
 
 impl Writer {
     pub(super) fn new(settings: KafkaSettings, id: String) -> Self {
-        Self { settings, id, producer: None, is_open: false, refusals: Vec::new() }
+        Self { settings, id, producer: None, is_open: false, refusals: Vec::new(), undelivered: None }
     }
 
     pub(super) fn id(&self) -> &str {
@@ -155,14 +157,20 @@ impl Writer {
     /// Commits the open transaction.
     pub(super) fn commit(&mut self) -> Result<Receipts, LogError> {
         let result = commit(self.producer("commit")?, self.patience());
-        let receipts = self.ended(result.is_ok());
-        result.map(|()| receipts)
+        self.ended(result)
     }
 
     /// The end of the transaction was answered, wherever it was asked for.
-    pub(super) fn ended(&mut self, committed: bool) -> Receipts {
-        self.is_open &= !committed;
-        self.collect()
+    pub(super) fn ended(&mut self, result: Result<(), LogError>) -> Result<Receipts, LogError> {
+        self.is_open &= result.is_err();
+        let receipts = self.collect();
+        match (result, self.undelivered.take()) {
+            (Ok(()), _) => Ok(receipts),
+            (Err(LogError::AbortAndRewind { cause, producer }), Some(why)) => {
+                Err(rewind(cause.call, &format!("{} ({why})", cause.detail), producer))
+            }
+            (Err(error), _) => Err(error),
+        }
     }
 
     /// At-least-once: what was sent is answered.
@@ -207,7 +215,9 @@ impl Writer {
         let mut reports = producer.client().context().lock();
         let failed = std::mem::take(&mut reports.failed);
         let offsets = std::mem::take(&mut reports.offsets);
+        let undelivered = reports.why.take();
         drop(reports);
+        self.undelivered = undelivered;
         self.refusals.extend(refused(&failed));
         offsets.into_iter().collect()
     }

@@ -55,7 +55,9 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     pub(super) fn gather_answers(&mut self, limit: usize) -> Result<(), LogError> {
         let mut taken: BTreeMap<TopicPartition, Vec<(Record, Option<Stored>)>> = BTreeMap::new();
         for _ in 0..limit {
-            let Some(answer) = self.log.next_answer()? else { break };
+            // Where the reader stands after a failure is not known: it begins anew at what has not been taken.
+            let answer = self.log.next_answer().inspect_err(|_| self.following = false)?;
+            let Some(answer) = answer else { break };
             let at = TopicPartition::of(&answer);
             let Some(of) = self.owned.keys().find(|of| self.answers_of(of).as_ref() == Some(&at)).cloned()
             else {

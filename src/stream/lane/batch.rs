@@ -67,12 +67,14 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             };
             let event = self.log.poll(wait)?;
             let is_idle = event == Event::Idle;
+            // What was read before it is decided before anything else can happen.
+            let is_last = matches!(event, Event::Unreadable(..));
             if self.serve(event) {
                 opened.get_or_insert_with(|| self.clock.elapsed());
                 bytes += self.batch.back().map_or(0, |work| work.record.size());
             }
             let lingers = |at: Duration| self.clock.elapsed().saturating_sub(at) < self.settings.linger;
-            if is_idle && (is_full || !opened.is_some_and(lingers)) {
+            if is_last || is_idle && (is_full || !opened.is_some_and(lingers)) {
                 break;
             }
         }
@@ -86,6 +88,8 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             Event::Assigned(partitions) => self.gained(partitions),
             Event::Revoked(partitions) => self.gone(&partitions, false),
             Event::Lost(partitions) => self.gone(&partitions, true),
+            // What was read before it is decided; what stands behind it is not, or it would be passed over.
+            Event::Unreadable(of, why) => self.refuse(&of, why),
             Event::Idle => {}
         }
         false

@@ -8,9 +8,9 @@ use super::batch::{Kind, Known, Work};
 use super::{Lane, LaneError};
 use crate::stream::assignment::Stage;
 use crate::stream::clock::Clock;
-use crate::stream::decider::{Decider, Delivery, Remembered as _};
+use crate::stream::decider::{Decider, Delivery};
 use crate::stream::log::{Log, LogError, ProducerFate, Refusal, Tag, TopicPartition};
-use crate::telemetry::events::{AbortKind, LanePaused, TransactionAborted};
+use crate::telemetry::events::{AbortKind, TransactionAborted};
 
 /// The first wait after a failure; it doubles to the last.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(10);
@@ -150,10 +150,9 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
 
     /// Stops deciding a partition, loudly: a person has to look.
     pub(in crate::stream) fn refuse(&mut self, of: &TopicPartition, why: String) {
-        let reason = format!("partition {of} is stopped: {why}");
-        LanePaused { lane: self.settings.lane, reason: &reason }.emit(&self.telemetry);
+        self.tell_stopped(of, &why);
         if let Some(owned) = self.owned.get_mut(of) {
-            owned.state.abort();
+            // Its open layers stay: one may be of a transaction that is being committed. What is in none is rewound.
             owned.stage = Stage::Refused(why);
             self.following &= owned.holding.is_none();
         }

@@ -52,7 +52,10 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         }
         let began = self.clock.elapsed();
         while self.clock.elapsed().saturating_sub(began) < READ_STEP {
-            let Some(record) = self.log.next_back(Duration::from_millis(10))? else { break };
+            // Where the reader stands after a failure is not known: it begins anew at what has not been read.
+            let record =
+                self.log.next_back(Duration::from_millis(10)).inspect_err(|_| self.reading_back = false)?;
+            let Some(record) = record else { break };
             self.took_back(&record);
         }
         if self.stages(|stage| matches!(stage, Stage::Reading(_))).is_empty() {

@@ -71,6 +71,8 @@ struct Outcome {
 #[derive(Default)]
 pub struct Ledger {
     sent: BTreeMap<Place, Sent>,
+    /// What the broker has and did not say where, in the order in which it was sent.
+    unplaced: Vec<Sent>,
 }
 
 impl Ledger {
@@ -82,10 +84,46 @@ impl Ledger {
             if written.is_empty() {
                 continue;
             }
-            let places = site.writer.write(site.topic(source), &written);
-            for ((partition, offset), sent) in places.into_iter().zip(of) {
-                self.enter((source, partition, offset), sent.clone());
+            let places = site.writer.try_write(site.topic(source), &written);
+            for (place, sent) in places.into_iter().zip(of) {
+                match place {
+                    Some((partition, offset)) => self.enter((source, partition, offset), sent.clone()),
+                    None => self.unplaced.push(sent.clone()),
+                }
             }
+        }
+    }
+
+    /// Finds what the broker did not say the place of: it must be what else is in the sources, in the order in which it was sent.
+    pub fn place_all(&mut self, site: &Site) {
+        let mut unplaced = std::mem::take(&mut self.unplaced);
+        for source in [Source::Commands, Source::Legacy] {
+            if !unplaced.iter().any(|sent| sent.source == source) {
+                continue;
+            }
+            for found in site.broker.read_to_end(site.topic(source)) {
+                let place = (source, found.partition, found.offset);
+                if self.sent.contains_key(&place) {
+                    continue;
+                }
+                let is_it = |sent: &Sent| {
+                    let record = &sent.record;
+                    (sent.source, &record.key, &record.value, &record.headers)
+                        == (source, &found.key, &found.value, &found.headers)
+                };
+                let at = unplaced.iter().position(is_it);
+                let at = at.unwrap_or_else(|| panic!("{place:?} of the source was never sent"));
+                self.enter(place, unplaced.remove(at));
+            }
+        }
+        assert!(unplaced.is_empty(), "{} records that were taken are not in the sources", unplaced.len());
+    }
+
+    /// What another has sent to the same site.
+    pub fn merge(&mut self, other: Self) {
+        self.unplaced.extend(other.unplaced);
+        for (place, sent) in other.sent {
+            self.enter(place, sent);
         }
     }
 
@@ -99,6 +137,12 @@ impl Ledger {
     fn enter(&mut self, place: Place, sent: Sent) {
         let before = self.sent.insert(place, sent);
         assert!(before.is_none(), "the broker gave one place twice");
+    }
+
+    /// That record is there no more, and was not decided.
+    pub fn lost(&mut self, source: Source, partition: i32, offset: i64) {
+        let lost = self.sent.remove(&(source, partition, offset));
+        assert!(lost.is_some(), "a record that was sent");
     }
 
     /// Writes records, waits until they are decided, and holds everything so far against what came out.
@@ -122,6 +166,7 @@ impl Ledger {
 
     /// Waits until everything is decided, then holds every record against what the gate wrote.
     pub fn settle(&self, site: &Site) {
+        assert!(self.unplaced.is_empty(), "everything has its place");
         site.wait_decided(self.len());
         self.check(site);
         assert_eq!(site.decided(), i64::try_from(self.len()).expect("a count"), "positions are past the end");

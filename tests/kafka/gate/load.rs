@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::dice::Dice;
 use super::ledger::Ledger;
@@ -12,9 +12,12 @@ use super::site::Site;
 
 /// Between two portions.
 const BEAT: Duration = Duration::from_millis(50);
+/// Tokens are good for an hour.
+const FRESH: Duration = Duration::from_secs(900);
 
 /// The running thread.
 pub struct Load {
+    site: Arc<Site>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Ledger>>,
 }
@@ -27,7 +30,11 @@ impl Load {
             let (stop, site) = (Arc::clone(&stop), Arc::clone(site));
             move || {
                 let (mut sender, mut ledger) = (Sender::new(&site), Ledger::default());
+                let mut made = Instant::now();
                 while !stop.load(Ordering::Acquire) {
+                    if made.elapsed() > FRESH {
+                        (sender, made) = (Sender::new(&site), Instant::now());
+                    }
                     let portion = (0..each).map(|_| sender.any(&mut dice)).collect();
                     ledger.send(&site, portion);
                     std::thread::sleep(BEAT);
@@ -35,11 +42,19 @@ impl Load {
                 ledger
             }
         });
-        Self { stop, thread: Some(thread) }
+        Self { site: Arc::clone(site), stop, thread: Some(thread) }
     }
 
-    /// Ends the load; everything that was sent.
-    pub fn stop(mut self) -> Ledger {
+    /// Ends the load; everything that was sent, and where it stands.
+    pub fn stop(self) -> Ledger {
+        let site = Arc::clone(&self.site);
+        let mut ledger = self.halt();
+        ledger.place_all(&site);
+        ledger
+    }
+
+    /// The same where others have sent to the same topics: what the broker did not say the place of has none yet.
+    pub fn halt(mut self) -> Ledger {
         self.stop.store(true, Ordering::Release);
         self.thread.take().expect("it runs").join().expect("the load did not fail")
     }
@@ -48,5 +63,9 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
+        if std::thread::panicking() {
+            // The thread may outlive the test, and keeps the site.
+            self.site.tell();
+        }
     }
 }

@@ -20,7 +20,7 @@ pub use followed::Followed;
 pub use ledger::{Expect, Ledger, Sent, wire};
 pub use load::Load;
 pub use process::GateProcess;
-pub use sender::Sender;
+pub use sender::{Sender, Source};
 pub use site::{POLICIES, Plan, Site, topic};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

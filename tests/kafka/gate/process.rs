@@ -7,21 +7,16 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::site::end_of;
 use super::{PATIENCE, wait_for};
-use crate::support::kafka::Watched;
-
-/// Tells its own process id before it becomes the gate; `$1` is the file that says it.
-const BECOME: &str = r#"echo $$ >"$1.partial"; mv "$1.partial" "$1"; shift; exec "$@""#;
+use crate::support::kafka::Process;
 
 /// A running gate.
 pub struct GateProcess {
-    watched: Watched,
-    pid: Pid,
+    process: Process,
     log: PathBuf,
 }
 
@@ -30,8 +25,7 @@ impl GateProcess {
     pub fn start(folder: &Path, instance: Option<&str>, log: PathBuf) -> Self {
         let own = log.with_extension("own");
         fs::create_dir(&own).expect("a folder");
-        let (said, config) = (own.join("pid"), folder.join("countersign.toml"));
-        let text = |path: &Path| path.to_str().expect("a path that is text").to_owned();
+        let config = folder.join("countersign.toml");
         let mut program: Vec<String> = vec!["env".into()];
         for (name, _) in std::env::vars_os() {
             // Settings of the surroundings are not the site's.
@@ -41,14 +35,11 @@ impl GateProcess {
         }
         program.push("COUNTERSIGN_LOG=countersign=debug,info".into());
         program.extend(instance.map(|instance| format!("COUNTERSIGN_GATE_INSTANCE={instance}")));
-        program.extend(["sh", "-c", BECOME, "become"].map(str::to_owned));
-        program.push(text(&said));
         program.extend([env!("CARGO_BIN_EXE_countersign"), "run", "--config"].map(str::to_owned));
-        program.push(text(&config));
+        program.push(config.to_str().expect("a path that is text").to_owned());
         let program: Vec<&str> = program.iter().map(String::as_str).collect();
-        let watched = Watched::start(&program, &own, &log).expect("a gate");
-        let pid = wait_for("the gate's process id", || fs::read_to_string(&said).ok()?.trim().parse().ok());
-        Self { watched, pid: Pid::from_raw(pid), log }
+        // (`env` becomes the gate: its process id is the gate's.)
+        Self { process: Process::start(&program, &own, &log).expect("a gate"), log }
     }
 
     fn address(&self) -> Option<SocketAddr> {
@@ -110,7 +101,7 @@ impl GateProcess {
     }
 
     fn assert_running(&mut self) {
-        if let Some(code) = self.watched.ended() {
+        if let Some(code) = self.process.ended() {
             panic!("the gate ended with {code}:\n{}", end_of(&self.log, 40));
         }
     }
@@ -118,15 +109,14 @@ impl GateProcess {
     /// `kill -9`, as a machine that fails does; returns when the process is gone.
     pub fn kill(mut self) {
         self.assert_running();
-        kill(self.pid, Signal::SIGKILL).expect("the gate is killed");
-        assert_eq!(self.wait(), 128 + 9, "killed");
+        assert_eq!(self.process.kill(), 128 + 9, "killed");
     }
 
     /// Asks for an end in good order, and how long that took.
     pub fn terminate(mut self) -> Duration {
         self.assert_running();
         let asked = Instant::now();
-        kill(self.pid, Signal::SIGTERM).expect("the gate is told");
+        self.process.signal(Signal::SIGTERM);
         let code = self.wait();
         assert_eq!(code, 0, "an end in good order:\n{}", end_of(&self.log, 40));
         asked.elapsed()
@@ -134,20 +124,21 @@ impl GateProcess {
 
     /// Stops the process where it stands, until it is [resumed](Self::resume).
     pub fn pause(&self) {
-        kill(self.pid, Signal::SIGSTOP).expect("the gate is stopped");
+        self.process.signal(Signal::SIGSTOP);
     }
 
     /// Lets a stopped process go on.
     pub fn resume(&self) {
-        kill(self.pid, Signal::SIGCONT).expect("the gate goes on");
+        self.process.signal(Signal::SIGCONT);
     }
 
     /// Asks for another look at keys and policies.
     pub fn hang_up(&self) {
-        kill(self.pid, Signal::SIGHUP).expect("the gate is told");
+        self.process.signal(Signal::SIGHUP);
     }
 
-    fn wait(&mut self) -> i32 {
-        wait_for("the gate to end", || self.watched.ended())
+    /// Waits until it ends by itself; its exit code.
+    pub fn wait(&mut self) -> i32 {
+        wait_for("the gate to end", || self.process.ended())
     }
 }

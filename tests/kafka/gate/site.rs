@@ -236,6 +236,28 @@ resource = "{{'type': 'Invoice', 'id': value.invoice}}"
         wait_for(&format!("{count} records to be decided"), || (self.decided() >= count).then_some(()));
     }
 
+    /// Waits until everything that is in the sources now has an outcome.
+    pub fn wait_caught_up(&self) {
+        let sources = [&self.commands, &self.legacy].map(|topic| (topic, self.broker.ends(topic)));
+        wait_for("the gates to catch up", || {
+            let is_done = |(topic, ends): &(&String, BTreeMap<i32, i64>)| {
+                let committed = self.broker.committed(&self.group, topic);
+                ends.iter().all(|(partition, end)| {
+                    *end == 0 || committed.get(partition).is_some_and(|found| found.position >= *end)
+                })
+            };
+            sources.iter().all(is_done).then_some(())
+        });
+    }
+
+    /// Shows the end of what the last gates have written.
+    pub fn tell(&self) {
+        let logs = self.logs.lock().map(|logs| logs.clone()).unwrap_or_default();
+        for log in &logs[logs.len().saturating_sub(4)..] {
+            eprintln!("--- the end of {}:\n{}", log.display(), end_of(log, 60));
+        }
+    }
+
     /// What a worker verifies countersignatures with: the keys that the site began with.
     pub fn verifier(&self) -> &Verifier {
         self.verifier.get_or_init(|| self.make_verifier())
@@ -257,10 +279,7 @@ resource = "{{'type': 'Invoice', 'id': value.invoice}}"
 impl Drop for Site {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let logs = self.logs.lock().map(|logs| logs.clone()).unwrap_or_default();
-            for log in &logs[logs.len().saturating_sub(4)..] {
-                eprintln!("--- the end of {}:\n{}", log.display(), end_of(log, 60));
-            }
+            self.tell();
         }
     }
 }

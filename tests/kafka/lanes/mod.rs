@@ -132,6 +132,37 @@ fn a_second_lane_of_one_instance_takes_over_and_the_first_ends() {
     route.expect_exactly(0..700);
 }
 
+/// Its process is well and its heartbeats go on, and yet it does not ask the group for longer than `max.poll.interval.ms`.
+#[test]
+fn a_lane_that_the_group_gives_up_while_it_decides_doubles_nothing_and_comes_back() {
+    let Some(broker) = broker("a lane that the group gives up while it decides doubles nothing") else {
+        return;
+    };
+    let route = Route::new(broker, 2);
+    for member in [None, Some("m-0")] {
+        let mut kafka = route.kafka("m-0", member);
+        // (A person may not: the gate owns it, at a minute.)
+        kafka.properties.set("max.poll.interval.ms", "6000");
+        let slow = Copier { thinks: Some(Duration::from_secs(9)), ..Copier::new(&route) };
+        let first = route.run_with(kafka, slow);
+        first.wait_ready(2);
+        let second = route.run("m-1", member.map(|_| "m-1"));
+        first.wait_ready(1);
+        second.wait_ready(1);
+        let before: u32 = if member.is_some() { 300 } else { 0 };
+        route.produce(before..before + 300, 2);
+        if member.is_none() {
+            // The other takes over what the slow one has. (Of one with a name the session has to end first.)
+            second.wait_ready(2);
+        }
+        route.wait_for(if member.is_some() { 600 } else { 300 });
+        first.wait_ready(1);
+        first.stop().expect("it still runs, and ends in good order");
+        second.stop().expect("an end in good order");
+    }
+    route.expect_exactly(0..600);
+}
+
 #[test]
 fn a_lane_that_leaves_in_order_is_succeeded_at_once() {
     let Some(broker) = broker("a lane that leaves in order is succeeded at once") else { return };

@@ -9,8 +9,11 @@ mod order;
 mod rules;
 mod standing;
 mod stories;
+mod traffic;
 
-use office::Office;
+pub use office::Office;
+pub use stories::History;
+pub use traffic::{PLAN as HOLDING, Stop, Traffic};
 
 use crate::gate::Plan;
 

@@ -2,7 +2,7 @@
 //! issuer signs them. Limits: answers go to the topic; over HTTP they are given elsewhere.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use countersign::authorize::audit::AuditRecord;
 use countersign::authorize::jose::{Algorithm, SigningKey, TokenKind, sha256};
@@ -11,7 +11,7 @@ use countersign::wire::challenge::ChallengeCodec;
 use serde_json::json;
 
 use crate::gate::{Plan, Site, audits, now_ms, wait_for};
-use crate::support::kafka::{NewRecord, broker};
+use crate::support::kafka::{Broker, NewRecord, broker};
 
 pub const ISSUER: &str = "https://login.example.com";
 
@@ -58,7 +58,7 @@ pub struct Said {
 
 /// The site, and what the people have signed.
 pub struct Office {
-    pub site: Site,
+    pub site: Arc<Site>,
     challenges: String,
     key: SigningKey,
     codec: ChallengeCodec,
@@ -69,8 +69,12 @@ pub struct Office {
 impl Office {
     /// `test` is the rule that is shown; `None` where it has to be skipped.
     pub fn new(test: &str, plan: Plan) -> Option<Self> {
-        let broker = broker(test)?;
-        let site = Site::new(broker, plan);
+        Some(Self::on(broker(test)?, plan))
+    }
+
+    /// The same on a broker that is there.
+    pub fn on(broker: &'static Broker, plan: Plan) -> Self {
+        let site = Arc::new(Site::new(broker, plan));
         let challenges = broker.unique("challenges");
         let key = SigningKey::from_seed(Algorithm::EdDsa, &[31; 32], Some("login")).expect("a key");
         let text = site.read("countersign.toml");
@@ -87,7 +91,17 @@ impl Office {
         and("policies/schema.cedarschema", SCHEMA);
         and("policies/policies.cedar", POLICIES);
         let codec = ChallengeCodec::new().expect("a codec");
-        Some(Self { site, challenges, key, codec, signed: Mutex::default() })
+        Self { site, challenges, key, codec, signed: Mutex::default() }
+    }
+
+    /// Deletes every topic, where a long test goes on with another office.
+    pub fn forget(&self) {
+        let Site { commands, legacy, to, denied, audit, .. } = &*self.site;
+        let own = ["replay", "holds", "answers"].map(|what| format!("{commands}.{what}"));
+        let others = [commands, legacy, to, denied, audit, &self.challenges, &format!("{legacy}.replay")];
+        for topic in own.iter().chain(others) {
+            self.site.broker.delete_topic(topic);
+        }
     }
 
     /// The topic of challenges.
@@ -168,7 +182,7 @@ impl Office {
 
     /// Writes answers, in that order.
     pub fn write_all(&self, answers: Vec<NewRecord>) {
-        self.site.writer.write(&self.answers_topic(), &answers);
+        self.site.writer.try_write(&self.answers_topic(), &answers);
     }
 
     /// Somebody answers.

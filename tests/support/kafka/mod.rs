@@ -7,17 +7,25 @@
 //! let topic = broker.create_topic("commands", 8, &[("message.timestamp.type", "LogAppendTime")]);
 //! ```
 
+mod cluster;
 mod follow;
+mod jars;
 mod launch;
+mod node;
+mod process;
+pub mod request;
 mod topics;
 pub mod truth;
 
 use std::env;
 use std::io::Write as _;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+#[allow(unused_imports, reason = "not every binary breaks a broker")]
+pub use cluster::{Cluster, Led};
 pub use follow::Follower;
-pub use launch::Watched;
+pub use node::Node;
+pub use process::{Process, Watched};
 pub use topics::{Committed, NewRecord, Record, Writer};
 
 /// The environment variable with the bootstrap address of a broker to use instead of starting one.
@@ -26,8 +34,10 @@ const ADDRESS_VARIABLE: &str = "COUNTERSIGN_TEST_KAFKA";
 /// A running broker and the way to talk to it.
 pub struct Broker {
     bootstrap: String,
+    /// How many copies of each partition there are.
+    copies: i32,
     /// Present where this process started the broker; its end is the broker's end.
-    _process: Option<Watched>,
+    _node: Option<Node>,
 }
 
 /// Why there is no broker.
@@ -66,11 +76,46 @@ pub fn unexamined_broker(test: &str) -> Option<&'static Broker> {
     }
 }
 
-/// A broker of its own for a test that ends it: with the process, or `None` where `test` has to be skipped.
+/// A broker of its own for a test that ends it: with the node, or `None` where `test` has to be skipped.
 #[allow(dead_code, reason = "not every binary ends a broker")]
-pub fn apart(test: &str) -> Option<(&'static Broker, Watched)> {
-    match launch::start() {
-        Ok((bootstrap, process)) => Some((Box::leak(Box::new(Broker::at(bootstrap))), process)),
+pub fn apart(test: &str) -> Option<(&'static Broker, Node)> {
+    let node = had(test, launch::start(1, None))?.remove(0);
+    Some((Box::leak(Box::new(Broker::at(node.address.clone()))), node))
+}
+
+/// The three brokers that all tests of this binary share, one test at a time, found to tell the truth; or `None` where `test` has
+/// to be skipped. Whoever has had them before has left them whole, or has failed.
+#[allow(dead_code, reason = "not every binary needs three")]
+pub fn cluster(test: &str) -> Option<MutexGuard<'static, Cluster>> {
+    static SHARED: Mutex<Option<&'static Mutex<Cluster>>> = Mutex::new(None);
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster = match *shared {
+        Some(cluster) => cluster,
+        None => shared.insert(Box::leak(Box::new(Mutex::new(new_cluster(test)?)))),
+    };
+    drop(shared);
+    Some(cluster.lock().expect("a test that had the three brokers before has failed"))
+}
+
+fn new_cluster(test: &str) -> Option<Cluster> {
+    let nodes = had(test, launch::start(3, None))?;
+    let addresses: Vec<&str> = nodes.iter().map(|node| node.address.as_str()).collect();
+    let broker: &'static Broker =
+        Box::leak(Box::new(Broker { bootstrap: addresses.join(","), copies: 3, _node: None }));
+    let mut cluster = Cluster::new(broker, nodes);
+    cluster.wait_whole();
+    if let Err(lies) = truth::of(broker).believable() {
+        panic!(
+            "three brokers do not keep Kafka's promises, so nothing tested on them can be believed:\n{lies}"
+        );
+    }
+    Some(cluster)
+}
+
+/// What was started, or `None` where `test` has to be skipped.
+fn had<T>(test: &str, started: Result<T, Unavailable>) -> Option<T> {
+    match started {
+        Ok(started) => Some(started),
         Err(Unavailable::Failed(cause)) => panic!("no Kafka broker: {cause}"),
         Err(Unavailable::Missing(what)) if must_not_skip() => {
             panic!("`{test}` needs a Kafka broker and CI never skips: {what}")
@@ -86,17 +131,17 @@ impl Broker {
     /// The broker named in the environment, or a new one that ends with this process.
     pub fn start() -> Result<Self, Unavailable> {
         match env::var(ADDRESS_VARIABLE) {
-            Ok(bootstrap) if !bootstrap.is_empty() => Ok(Self { bootstrap, _process: None }),
+            Ok(bootstrap) if !bootstrap.is_empty() => Ok(Self::at(bootstrap)),
             _ => {
-                let (bootstrap, process) = launch::start()?;
-                Ok(Self { bootstrap, _process: Some(process) })
+                let (bootstrap, node) = launch::shared()?;
+                Ok(Self { _node: Some(node), ..Self::at(bootstrap) })
             }
         }
     }
 
     /// A broker that something else keeps running.
     pub fn at(bootstrap: String) -> Self {
-        Self { bootstrap, _process: None }
+        Self { bootstrap, copies: 1, _node: None }
     }
 
     /// The address for `bootstrap.servers`.

@@ -1,15 +1,15 @@
 //! Making topics, writing records and reading them back, as a bystander of the program under test would. Every call
-//! waits with a bound and fails the test when it runs out.
+//! waits with a bound, over errors that pass, and fails the test when it runs out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -20,6 +20,8 @@ use super::Broker;
 
 /// The bound of every wait here.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The bound of writing: brokers may be taken away for minutes meanwhile. The client gives a record up a little earlier.
+const WRITE_PATIENCE: Duration = Duration::from_secs(600);
 
 /// A record to be written.
 #[derive(Clone, Debug, Default)]
@@ -83,7 +85,7 @@ impl Broker {
 
     /// Makes a topic of a name that nobody else uses.
     pub fn create_named(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(self.copies));
         for (setting, value) in settings {
             topic = topic.set(setting, value);
         }
@@ -94,6 +96,31 @@ impl Broker {
         }
         // The controller answers before the broker has heard of it.
         partitions_of(&self.reader("read_committed"), name);
+    }
+
+    /// Deletes a topic, and returns when the broker does not know it any more.
+    pub fn delete_topic(&self, topic: &str) {
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        let results = wait(self.admin().delete_topics(&[topic], &options)).expect("the broker answers");
+        for result in results {
+            result.unwrap_or_else(|(topic, error)| panic!("topic `{topic}` was not deleted: {error}"));
+        }
+        let reader = self.reader("read_committed");
+        wait_until("a deleted topic is known", PATIENCE, || {
+            let known = reader.fetch_metadata(None, PATIENCE);
+            known.is_ok_and(|known| known.topics().iter().all(|known| known.name() != topic))
+        });
+    }
+
+    /// Deletes the records of a partition before that offset.
+    pub fn delete_records(&self, topic: &str, partition: i32, before: i64) {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(topic, partition, Offset::Offset(before)).expect("an offset");
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        let deleted = wait(self.admin().delete_records(&offsets, &options)).expect("the broker answers");
+        for element in deleted.elements() {
+            element.error().expect("the records are deleted");
+        }
     }
 
     /// Gives a topic that setting, and the broker's own of all others.
@@ -122,8 +149,11 @@ impl Broker {
             .set("linger.ms", "5")
             .set("acks", "all")
             .set("enable.idempotence", "true")
+            .set("message.timeout.ms", (WRITE_PATIENCE.as_millis() - 30_000).to_string())
+            .set("retry.backoff.max.ms", "500")
+            .set("reconnect.backoff.max.ms", "1000")
             .create_with_context(Receipts::default());
-        Writer(producer.expect("a producer"))
+        Writer(producer.expect("a producer"), Mutex::default())
     }
 
     /// All committed records of a topic, by partition and offset; first waits until no transaction on it is open.
@@ -131,7 +161,7 @@ impl Broker {
         let (stable, all) = (self.reader("read_committed"), self.reader("read_uncommitted"));
         let partitions = partitions_of(&stable, topic);
         let settled = |partition| high_end(&stable, topic, partition) == high_end(&all, topic, partition);
-        wait_until("a transaction stays open", || (0..partitions).all(settled));
+        wait_until("a transaction stays open", PATIENCE, || (0..partitions).all(settled));
         read(&stable, topic, partitions)
     }
 
@@ -140,6 +170,13 @@ impl Broker {
         let (stable, all) = (self.reader("read_committed"), self.reader("read_uncommitted"));
         let ends = |reader, partition| high_end(reader, topic, partition);
         (0..partitions_of(&stable, topic)).all(|partition| ends(&stable, partition) == ends(&all, partition))
+    }
+
+    /// Where each partition of a topic ends, open transactions disregarded.
+    pub fn ends(&self, topic: &str) -> BTreeMap<i32, i64> {
+        let reader = self.reader("read_uncommitted");
+        let partitions = 0..partitions_of(&reader, topic);
+        partitions.map(|partition| (partition, high_end(&reader, topic, partition))).collect()
     }
 
     /// The records of a topic that a reader of committed records sees now, open transactions or not.
@@ -169,14 +206,19 @@ impl Broker {
             .expect("a consumer");
         let mut asked = TopicPartitionList::new();
         asked.add_partition_range(topic, 0, partitions_of(&reader, topic) - 1);
-        let answered = reader.committed_offsets(asked, PATIENCE).expect("the group's offsets");
-        let elements = answered.elements();
-        let found = elements.iter().filter_map(|element| {
-            element.error().expect("a partition's offset");
-            let Offset::Offset(position) = element.offset() else { return None };
-            Some((element.partition(), Committed { position, metadata: element.metadata().to_owned() }))
-        });
-        found.collect()
+        retry("the group's offsets", || {
+            let answered = reader.committed_offsets(asked.clone(), PATIENCE)?;
+            let elements = answered.elements();
+            let found = elements.iter().filter_map(|element| {
+                if let Err(error) = element.error() {
+                    return Some(Err(error));
+                }
+                let Offset::Offset(position) = element.offset() else { return None };
+                let metadata = element.metadata().to_owned();
+                Some(Ok((element.partition(), Committed { position, metadata })))
+            });
+            found.collect()
+        })
     }
 
     pub(super) fn reader(&self, isolation: &str) -> BaseConsumer {
@@ -199,7 +241,7 @@ fn wait<F: Future>(answer: F) -> F::Output {
 
 /// Calls the producer until nothing is in flight. (`flush` takes 100 ms at least, whatever the broker does.)
 pub fn drain<C: ProducerContext<NoCustomPartitioner>>(producer: &BaseProducer<C>) {
-    wait_until("records stay undelivered", || {
+    wait_until("records stay undelivered", WRITE_PATIENCE, || {
         producer.poll(Duration::from_millis(1));
         producer.in_flight_count() == 0
     });
@@ -214,10 +256,11 @@ fn read(reader: &BaseConsumer, topic: &str, partitions: i32) -> Vec<Record> {
     let mut unfinished: BTreeSet<i32> = (0..partitions).collect();
     let mut records = Vec::new();
     let deadline = Instant::now() + PATIENCE;
+    let mut trouble = None;
     while !unfinished.is_empty() {
         assert!(
             Instant::now() < deadline,
-            "partitions {unfinished:?} of `{topic}` were not read to their end"
+            "partitions {unfinished:?} of `{topic}` were not read to their end: {trouble:?}"
         );
         match reader.poll(Duration::from_millis(100)) {
             None => {}
@@ -227,7 +270,8 @@ fn read(reader: &BaseConsumer, topic: &str, partitions: i32) -> Vec<Record> {
             }
             Some(Ok(_)) => {}
             Some(Err(KafkaError::PartitionEOF(partition))) => drop(unfinished.remove(&partition)),
-            Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownTopicOrPartition))) => {}
+            // What does not pass shows in the partition that is not read to its end.
+            Some(Err(error @ KafkaError::MessageConsumption(_))) => trouble = Some(error),
             Some(Err(error)) => panic!("reading `{topic}`: {error}"),
         }
     }
@@ -237,8 +281,8 @@ fn read(reader: &BaseConsumer, topic: &str, partitions: i32) -> Vec<Record> {
 
 pub(super) fn partitions_of(reader: &BaseConsumer, topic: &str) -> i32 {
     let mut partitions = 0;
-    wait_until("the topic is unknown", || {
-        let metadata = reader.fetch_metadata(Some(topic), PATIENCE).expect("the broker answers");
+    wait_until("the topic is unknown", PATIENCE, || {
+        let Ok(metadata) = reader.fetch_metadata(Some(topic), PATIENCE) else { return false };
         let known = metadata.topics().iter().find(|known| known.name() == topic && known.error().is_none());
         partitions = known.map_or(0, |known| known.partitions().len());
         partitions > 0
@@ -247,13 +291,25 @@ pub(super) fn partitions_of(reader: &BaseConsumer, topic: &str) -> i32 {
 }
 
 fn high_end(reader: &BaseConsumer, topic: &str, partition: i32) -> i64 {
-    reader.fetch_watermarks(topic, partition, PATIENCE).expect("the partition's ends").1
+    retry("the partition's ends", || reader.fetch_watermarks(topic, partition, PATIENCE)).1
 }
 
-fn wait_until(harm: &str, mut done: impl FnMut() -> bool) {
+/// What a broker answers, asked again while it does not.
+fn retry<T>(what: &str, mut ask: impl FnMut() -> Result<T, KafkaError>) -> T {
     let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(error) => assert!(Instant::now() < deadline, "{what}: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn wait_until(harm: &str, within: Duration, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + within;
     while !done() {
-        assert!(Instant::now() < deadline, "{harm} for more than {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "{harm} for more than {within:?}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -289,12 +345,20 @@ impl From<&BorrowedMessage<'_>> for Record {
     }
 }
 
-/// A producer.
-pub struct Writer(BaseProducer<Receipts>);
+/// A producer. Whoever writes waits for the others.
+pub struct Writer(BaseProducer<Receipts>, Mutex<()>);
 
 impl Writer {
     /// Writes records, waits until the broker has them all, and tells each one's partition and offset.
     pub fn write(&self, topic: &str, records: &[NewRecord]) -> Vec<(i32, i64)> {
+        let all = self.try_write(topic, records);
+        all.into_iter().map(|place| place.expect("every record has its place")).collect()
+    }
+
+    /// The same while brokers come and go: `None` for a record that the broker has, and did not say where. It does not where
+    /// the record was sent twice and taken once, and a broker that has restarted knows the number of the last alone.
+    pub fn try_write(&self, topic: &str, records: &[NewRecord]) -> Vec<Option<(i32, i64)>> {
+        let _turn = self.1.lock().unwrap_or_else(PoisonError::into_inner);
         *self.receipts() = vec![None; records.len()];
         for (index, record) in records.iter().enumerate() {
             let mut outgoing = record.to_outgoing(topic, index);
@@ -305,7 +369,9 @@ impl Writer {
             }
         }
         drain(&self.0);
-        self.receipts().iter().map(|receipt| receipt.expect("every record has its receipt")).collect()
+        let receipts = std::mem::take(&mut *self.receipts());
+        let taken = receipts.into_iter().map(|receipt| receipt.expect("every record has its receipt"));
+        taken.map(|(partition, offset)| (offset >= 0).then_some((partition, offset))).collect()
     }
 
     fn receipts(&self) -> MutexGuard<'_, Vec<Option<(i32, i64)>>> {

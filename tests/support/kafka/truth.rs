@@ -53,17 +53,14 @@ impl Report {
 /// The report on the shared broker, made once for a test binary.
 pub fn of_shared(broker: &Broker) -> &'static Report {
     static REPORT: OnceLock<Report> = OnceLock::new();
-    REPORT.get_or_init(|| {
-        let topic = |stem| broker.create_topic(stem, 1, &[]);
-        examine(
-            broker,
-            &Topics {
-                aborted: topic("truth-aborted"),
-                open: topic("truth-open"),
-                fenced: topic("truth-fenced"),
-            },
-        )
-    })
+    REPORT.get_or_init(|| of(broker))
+}
+
+/// The report on a broker, with topics made for it.
+pub fn of(broker: &Broker) -> Report {
+    let topic = |stem| broker.create_topic(stem, 1, &[]);
+    let (aborted, open, fenced) = (topic("truth-aborted"), topic("truth-open"), topic("truth-fenced"));
+    examine(broker, &Topics { aborted, open, fenced })
 }
 
 /// Tries every promise on `broker`.
