@@ -215,6 +215,7 @@ impl Expression {
         })?;
         let found = to_json(&found, 1)
             .map_err(|problem| unmapped(format!("the mapping of `{}` yields {problem}", self.member)))?;
+        inputs.yielding(&found)?;
         // What names things holds no control character (contract, section 2); `value` is data and may.
         if self.member != "value" && json::has_control(&found) {
             return Err(unmapped(format!("the mapping of `{}` yields a control character", self.member)));
