@@ -30,6 +30,8 @@ pub const PAYER: &str = "spiffe://example.org/agent/payer";
 pub const READER: &str = "spiffe://example.org/agent/reader";
 /// The issuer of approvers' answers.
 pub const APPROVALS: &str = "https://approvals.example.org";
+/// Who transmits security events.
+pub const TRANSMITTER: &str = "https://events.example.org";
 /// The topic that records stand on.
 pub const SOURCE: &str = "payments.commands";
 
@@ -42,6 +44,9 @@ pub fn key(name: &str) -> SigningKey {
         "gate" => 4,
         "gate-before" => 5,
         "approver" => 6,
+        "administrator" => 7,
+        "transmitter" => 8,
+        "login" => 9,
         _ => 99,
     };
     // A workload's key stands in `cnf.jwk` and needs no name.
@@ -65,8 +70,12 @@ pub fn trust() -> Trust {
     };
     let issuer = Issuer { algorithms: Algorithm::DEFAULT.to_vec(), keys: keys(&["approver"]) };
     let approvers = ApproverIssuer { issuer, entity_type: "User".to_owned() };
-    let others =
-        Others { approvers: BTreeMap::from([(APPROVALS.to_owned(), approvers)]), ..Others::default() };
+    let transmitter = Issuer { algorithms: Algorithm::DEFAULT.to_vec(), keys: keys(&["transmitter"]) };
+    let others = Others {
+        transmitters: BTreeMap::from([(TRANSMITTER.to_owned(), transmitter)]),
+        administrators: Some(keys(&["administrator"])),
+        approvers: BTreeMap::from([(APPROVALS.to_owned(), approvers)]),
+    };
     Trust::with(BTreeMap::from([(TrustDomain::parse("example.org").expect("a domain"), domain)]), others)
 }
 
@@ -198,6 +207,11 @@ impl Default for Plan {
 impl Plan {
     /// The record as it stands on its topic.
     pub fn record(&self) -> Record {
+        self.record_by(&|kind, claims| self.sign(kind, claims))
+    }
+
+    /// The same, each token made of its claims by another hand.
+    pub fn record_by(&self, sign: &dyn Fn(TokenKind, Value) -> Vec<u8>) -> Record {
         let own = self.header.map(|(value, _)| Header::new("kind", value));
         let mut record = Record {
             source: Coordinates {
@@ -211,7 +225,7 @@ impl Plan {
             value: Some(Bytes::from(self.value.clone())),
             headers: own.into_iter().collect(),
         };
-        let tokens = self.tokens(&record);
+        let tokens = self.tokens(&record, sign);
         record.headers.extend(tokens.into_iter().map(|(kind, token)| Header::new(kind.header_name(), token)));
         if self.tampered {
             record.value = Some(Bytes::from_static(b"{\"amount\":1200000}"));
@@ -220,12 +234,16 @@ impl Plan {
     }
 
     /// Each token that the record carries.
-    pub fn tokens(&self, record: &Record) -> Vec<(TokenKind, Vec<u8>)> {
+    fn tokens(
+        &self,
+        record: &Record,
+        sign: &dyn Fn(TokenKind, Value) -> Vec<u8>,
+    ) -> Vec<(TokenKind, Vec<u8>)> {
         let hash = |token: &[u8]| Value::from(token_hash(token).to_string());
         let mut tokens = Vec::new();
         let (mut tth, mut oth) = (None, serde_json::Map::new());
         if self.transaction {
-            let token = self.sign(TokenKind::Transaction, self.transaction_claims());
+            let token = sign(TokenKind::Transaction, self.transaction_claims());
             tth = Some(hash(&token));
             tokens.push((TokenKind::Transaction, token));
         }
@@ -235,16 +253,16 @@ impl Plan {
                 claims["txn"] = "txn-1".into();
                 claims["tth"] = tth.clone();
             }
-            let token = self.sign(TokenKind::Countersignature, claims);
+            let token = sign(TokenKind::Countersignature, claims);
             oth.insert("countersignature".to_owned(), hash(&token));
             tokens.push((TokenKind::Countersignature, token));
         }
         if self.grant {
-            let token = self.sign(TokenKind::StepUpGrant, grant_claims());
+            let token = sign(TokenKind::StepUpGrant, grant_claims());
             oth.insert("step-up-grant".to_owned(), hash(&token));
             tokens.push((TokenKind::StepUpGrant, token));
         }
-        let identity = self.sign(TokenKind::WorkloadIdentity, identity_claims(self.sender));
+        let identity = sign(TokenKind::WorkloadIdentity, identity_claims(self.sender));
         let digest = |bytes: Option<&[u8]>| digests::of_bytes(bytes).map(|digest| digest.to_string());
         let accepted = NOW_S - self.age_s;
         let mut claims = json!({
@@ -267,11 +285,12 @@ impl Plan {
             claims["kafka"]["headers"] = json!({"names": ["kind"], "digest": digest});
         }
         tokens.push((TokenKind::WorkloadIdentity, identity));
-        tokens.push((TokenKind::WorkloadProof, self.sign(TokenKind::WorkloadProof, claims)));
+        tokens.push((TokenKind::WorkloadProof, sign(TokenKind::WorkloadProof, claims)));
         tokens
     }
 
-    fn transaction_claims(&self) -> Value {
+    /// What its Txn-Token says.
+    pub fn transaction_claims(&self) -> Value {
         json!({
             "iat": NOW_S - 60, "exp": NOW_S + 240, "aud": "example.org", "txn": "txn-1", "sub": self.subject,
             "scope": self.scope, "req_wl": "spiffe://example.org/api-gateway",
@@ -280,14 +299,8 @@ impl Plan {
     }
 
     /// The token of that kind, with the flaw that the plan has for it.
-    fn sign(&self, kind: TokenKind, mut claims: Value) -> Vec<u8> {
-        let name = match kind {
-            TokenKind::WorkloadIdentity => "issuer",
-            TokenKind::WorkloadProof => "workload",
-            TokenKind::Transaction => "tts",
-            TokenKind::Countersignature => "gate-before",
-            TokenKind::StepUpGrant => "approver",
-        };
+    pub fn sign(&self, kind: TokenKind, mut claims: Value) -> Vec<u8> {
+        let name = signer_of(kind);
         let flaw = self.flaw.filter(|(of, _)| *of == kind).map(|(_, flaw)| flaw);
         let mut typ = kind.typ();
         let mut key = key(name);
@@ -320,6 +333,17 @@ impl Plan {
             token[at] = if token[at] == b'A' { b'B' } else { b'A' };
         }
         token
+    }
+}
+
+/// The name of the key that signs tokens of that kind.
+pub fn signer_of(kind: TokenKind) -> &'static str {
+    match kind {
+        TokenKind::WorkloadIdentity => "issuer",
+        TokenKind::WorkloadProof => "workload",
+        TokenKind::Transaction => "tts",
+        TokenKind::Countersignature => "gate-before",
+        TokenKind::StepUpGrant => "approver",
     }
 }
 

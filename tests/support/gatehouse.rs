@@ -108,8 +108,12 @@ impl Gatehouse {
             entities: Arc::new(entities),
             standing: standing(),
         };
-        let gate = Gate { id: workload("spiffe://example.org/gate/here"), realm: realm(), key: key("gate") };
-        Some(Self { engine: Engine::new(gate, 1000), codecs: Codecs::new().expect("codecs"), snapshot })
+        Some(Self { engine: cold_engine(), codecs: Codecs::new().expect("codecs"), snapshot })
+    }
+
+    /// Forgets every token that was verified.
+    pub fn forget(&mut self) {
+        self.engine = cold_engine();
     }
 
     /// What is written about a record; its decision id says where it stands.
@@ -132,6 +136,11 @@ impl Gatehouse {
         let bytes = effects.audit.as_ref().and_then(|out| out.value.as_deref()).expect("an audit record");
         self.codecs.audit.decode(bytes).expect("an audit record that reads")
     }
+}
+
+fn cold_engine() -> Engine {
+    let gate = Gate { id: workload("spiffe://example.org/gate/here"), realm: realm(), key: key("gate") };
+    Engine::new(gate, 1000)
 }
 
 fn standing() -> Standing {

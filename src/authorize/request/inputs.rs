@@ -109,6 +109,11 @@ impl Inputs {
         }
     }
 
+    /// Forgets what was yielded: it came to nothing.
+    pub(super) fn begin_again(&self) {
+        self.yielded.set(0);
+    }
+
     /// Takes note of what an expression has yielded. Refuses the record if all of it together is too much to be written
     /// down.
     pub(super) fn yielding(&self, found: &Value) -> Result<(), Denial> {
