@@ -197,13 +197,13 @@ fn judge(house: &Gatehouse, record: &Record, route: usize) -> Result<(), TestCas
 #[test]
 fn any_bytes_decide_or_deny_and_leave_one_audit_record() {
     let house = Gatehouse::new();
-    hold(1000, (anything(), 0..routes().len()), |(record, route)| judge(&house, &record, route));
+    hold(700, (anything(), 0..routes().len()), |(record, route)| judge(&house, &record, route));
 }
 
 #[test]
 fn a_damaged_record_decides_or_denies_and_leaves_one_audit_record() {
     let house = Gatehouse::new();
-    hold(1500, (damaged(), 0..routes().len()), |(record, route)| judge(&house, &record, route));
+    hold(1000, (damaged(), 0..routes().len()), |(record, route)| judge(&house, &record, route));
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn any_answer_is_taken_in_and_leaves_one_audit_record() {
     let answers: Topic = topic("payments.commands.answers");
     let tokens =
         prop_oneof![value(), plan().prop_map(|plan| plan.record().headers.pop().and_then(|h| h.value))];
-    hold(800, (anything(), tokens), |(record, value)| {
+    hold(500, (anything(), tokens), |(record, value)| {
         let mut answer = Record { value, ..record };
         answer.source.topic = answers.clone();
         let moment = countersign::authorize::engine::Moment {

@@ -18,7 +18,7 @@ fn a_forbid_more_never_turns_a_denial_into_a_forward() {
     // As often as not the records are ones that only policies judge.
     let asked = prop::collection::vec((plan(), any::<bool>(), 0..routes().len()), 6);
     let generated = (policies, policy("forbid"), any::<prop::sample::Index>(), asked);
-    hold(400, generated, |(policies, forbid, place, asked)| {
+    hold(250, generated, |(policies, forbid, place, asked)| {
         let before = bundle(&policies)?;
         let mut more = policies.clone();
         more.insert(place.index(policies.len() + 1), forbid.clone());

@@ -133,7 +133,7 @@ fn stands(reason: &str) -> bool {
 #[test]
 fn no_change_of_headers_turns_a_denial_into_a_forward() {
     let (house, routes, others) = (Gatehouse::new(), routes(), others());
-    hold(3000, (changed(), 0..PROVEN_ROUTES), |((plan, changes), route)| {
+    hold(2000, (changed(), 0..PROVEN_ROUTES), |((plan, changes), route)| {
         let mut record = plan.record();
         let before = house.once(&routes[route], &record).1;
         if !before.reason.as_deref().is_some_and(stands) {

@@ -130,7 +130,7 @@ fn any_assignment_of_partitions_to_lanes_gives_the_same_outcomes_and_trees() {
     let plans = prop::collection::vec(plan(), 1..24);
     let dealt = prop::collection::vec(0..LANES, 4);
     let turns = prop::collection::vec(prop::collection::vec(turn(), 1..12), LANES);
-    hold(250, (plans, 0..routes().len(), dealt, turns), |(plans, route, dealt, turns)| {
+    hold(150, (plans, 0..routes().len(), dealt, turns), |(plans, route, dealt, turns)| {
         let (records, route) = (stand(plans), &routes()[route]);
         // One lane that decides partition after partition, each record in a batch of its own; another engine, as cold.
         let house = Gatehouse::new();

@@ -96,14 +96,14 @@ fn judge(house: &Gatehouse, auditor: &Auditor, plan: &Plan, route: usize) -> Res
 #[test]
 fn what_is_forwarded_is_permitted_again_from_its_audit_record_alone() {
     let (house, auditor) = (Gatehouse::new(), Auditor::new(POLICIES));
-    hold(1000, (plan(), 0..routes().len()), |(plan, route)| judge(&house, &auditor, &plan, route).map(drop));
+    hold(700, (plan(), 0..routes().len()), |(plan, route)| judge(&house, &auditor, &plan, route).map(drop));
 }
 
 #[test]
 fn that_holds_for_any_policies() {
     let policies = prop::collection::vec(prop_oneof![2 => policy("permit"), 1 => policy("forbid")], 1..8);
     let asked = prop::collection::vec((plan(), any::<bool>(), 0..routes().len()), 6);
-    hold(300, (policies, asked), |(policies, asked)| {
+    hold(200, (policies, asked), |(policies, asked)| {
         let named = policies.iter().enumerate().map(|(n, text)| format!("@id(\"p{n}\") {text}\n"));
         let text = named.collect::<String>();
         let Some(house) = Gatehouse::with(&text) else {
