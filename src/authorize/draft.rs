@@ -10,6 +10,7 @@ use super::engine::{Decision, Moment};
 use super::identity::{Known, Transaction, Verified, accepted};
 use super::ids::Digest;
 use super::jose::{TokenKind, sha256};
+use super::limits::MAX_HEADERS;
 use super::policy::{Allowed, Answer};
 use super::provenance::Chain;
 use super::record::{Record, TimestampType};
@@ -241,6 +242,8 @@ impl Draft {
 }
 
 /// The hash of every token header on the record, in its order: what is on a record is evidence even if it is refused.
+/// Past the most headers that a record may have, no more are written down: a record full of them is refused for that,
+/// and its audit record must still fit its topic, or whoever writes such a record has stopped the partition.
 fn token_hashes(record: &Record) -> Vec<AuditTokenHash> {
     record
         .headers
@@ -253,5 +256,6 @@ fn token_hashes(record: &Record) -> Vec<AuditTokenHash> {
                 sha256: sha256(&[value]).to_string(),
             })
         })
+        .take(MAX_HEADERS)
         .collect()
 }

@@ -253,21 +253,20 @@ impl Engine {
             .transaction
             .as_ref()
             .map(|of| SubjectId::new(&of.subject, &of.domain, self.gate.id.trust_domain()));
-        let resolved = rules.route.mapping.resolve(record, &evidence(&verified));
+        let resolved = rules.route.mapping.resolve_or_workflow(record, &evidence(&verified));
         if let Ok(request) = &resolved {
             draft.request(request);
         }
         // Standing comes before the request, and of a request that cannot be found the workflow may be known.
-        let alone = match &resolved {
-            Ok(_) => None,
-            Err(_) => rules.route.mapping.workflow(record, &evidence(&verified)).ok(),
+        let workflow = match &resolved {
+            Ok(request) => Some(&request.workflow),
+            Err(unfound) => unfound.workflow.as_ref(),
         };
-        let workflow = resolved.as_ref().ok().map(|request| &request.workflow).or(alone.as_ref());
         let parties =
             Parties { claimed: &claimed, verified: &verified, chain: &chain, subject: subject.as_ref() };
         let named = parties.named(rules.trust);
         let registered = stand(&named, workflow.map(Option::as_ref), rules.route, moment, draft)?;
-        let request = resolved?;
+        let request = resolved.map_err(|unfound| unfound.denial)?;
         let case = Case {
             record: Some(record),
             route: rules.route,

@@ -85,6 +85,27 @@ pub fn integers_are_safe(object: &Map<String, Value>, text: &[u8], members: &[&s
     }
 }
 
+/// How many bytes the value takes as JSON text without white space.
+pub fn written_len(value: &Value) -> usize {
+    let mut written = Count(0);
+    // Nothing here can fail: the names of members are strings, and counting takes any length.
+    let _ = serde_json::to_writer(&mut written, value);
+    written.0
+}
+
+struct Count(usize);
+
+impl std::io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 = self.0.saturating_add(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Whether any string of the value, member names included, at any depth, holds a character of Unicode category Cc.
 pub fn has_control(value: &Value) -> bool {
     match value {

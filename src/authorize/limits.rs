@@ -74,6 +74,9 @@ pub const MAX_APPROVALS: u32 = 64;
 pub const MAX_STEP_UP_S: u32 = 30 * 86_400;
 /// Bytes of a value that a mapping reads as JSON. A larger one would be parsed and copied for every decision.
 pub const MAX_MAPPED_VALUE_BYTES: usize = 1024 * 1024;
+/// Bytes of all that the mapping of a route yields for one record, as JSON. It stands in the audit record, a workflow
+/// twice, and an audit record that its topic refuses stops the partition: a sender's value must not be able to do that.
+pub const MAX_MAPPED_BYTES: usize = 256 * 1024;
 /// Bytes of one mapping expression. It is a person's text, but its parser recurses.
 pub const MAX_EXPRESSION_BYTES: usize = 4 * 1024;
 /// The upper bound of a mapping's work on one record, in nanoseconds: 50 ms. A record for which it could take longer

@@ -12,6 +12,7 @@ use crate::authorize::decision::Denial;
 use crate::authorize::engine::{Decision, Delivery, Forward, Step};
 use crate::authorize::ids::{Coordinates, Offset, Partition, Topic, UnixMillis};
 use crate::authorize::jose::sha256;
+use crate::authorize::limits::MAX_HEADERS;
 use crate::authorize::record::{Header, Record};
 use crate::authorize::route::{Compatibility, Partitioner, Route};
 use crate::authorize::state::PartitionState;
@@ -288,13 +289,20 @@ fn dead_letter(
 const BARE_DIGESTS: [&str; 2] = ["original-key-sha256", "original-value-sha256"];
 
 /// The record's own headers, credentials redacted, without those, in any ASCII case, of a name that a dead letter writes
-/// itself: whoever reads one may believe those. Everything else stays, for whoever puts the record back.
+/// itself: whoever reads one may believe those. Everything else stays, for whoever puts the record back. Past the most
+/// headers that a record may have, token headers are left out: what stands for a small one is larger, so a record full of
+/// them would make a dead letter that no topic takes, at the cost of its whole batch.
 fn kept(record: &Record, written: &[Header]) -> Vec<Header> {
     let mut headers = Vec::with_capacity(record.headers.len() + written.len() + 8);
+    let mut redacted = 0;
     for header in &record.headers {
         let name = &header.name;
         match token_header(name) {
-            Some(kept) => headers.extend(redact(kept, header.value.as_ref())),
+            Some(_) if redacted == MAX_HEADERS => {}
+            Some(kept) => {
+                redacted += 1;
+                headers.extend(redact(kept, header.value.as_ref()));
+            }
             None if is_redaction(name) => {}
             None if BARE_DIGESTS.iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes())) => {}
             None if written.iter().any(|own| name.eq_ignore_ascii_case(&own.name)) => {}

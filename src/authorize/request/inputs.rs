@@ -1,6 +1,7 @@
 //! What an expression can read of a record: only what was verified or is bound by the proof, only what some expression
 //! names, each with its size. Limits: it believes nothing that the identity stage did not hand on.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::mapping::{ENVIRONMENT, Evidence, Expression, unmapped};
 use crate::authorize::decision::Denial;
 use crate::authorize::jose::TokenKind;
 use crate::authorize::json;
-use crate::authorize::limits::{MAX_MAPPED_VALUE_BYTES, MAX_MAPPING_WORK_NS};
+use crate::authorize::limits::{MAX_MAPPED_BYTES, MAX_MAPPED_VALUE_BYTES, MAX_MAPPING_WORK_NS};
 use crate::authorize::record::{Header, Record};
 
 /// The variables of a record, only those that an expression reads, and their sizes.
@@ -20,6 +21,8 @@ pub(super) struct Inputs {
     pub(super) context: Context<'static, 'static>,
     sizes: BTreeMap<&'static str, Size>,
     pub(super) value_absent: &'static str,
+    /// Bytes of what the expressions have yielded so far, as JSON.
+    yielded: Cell<usize>,
 }
 
 impl Inputs {
@@ -32,6 +35,7 @@ impl Inputs {
             context: Context::with_env(Arc::clone(&ENVIRONMENT)),
             sizes: BTreeMap::new(),
             value_absent: "the record has none",
+            yielded: Cell::new(0),
         };
         for name in reads {
             match *name {
@@ -102,6 +106,23 @@ impl Inputs {
             Err(unmapped(
                 "the record is too large for the route's mapping: evaluating it could take too long",
             ))
+        }
+    }
+
+    /// Forgets what was yielded: it came to nothing.
+    pub(super) fn begin_again(&self) {
+        self.yielded.set(0);
+    }
+
+    /// Takes note of what an expression has yielded. Refuses the record if all of it together is too much to be written
+    /// down.
+    pub(super) fn yielding(&self, found: &Value) -> Result<(), Denial> {
+        let yielded = self.yielded.get().saturating_add(json::written_len(found));
+        self.yielded.set(yielded);
+        if yielded <= MAX_MAPPED_BYTES {
+            Ok(())
+        } else {
+            Err(unmapped(format!("the route's mapping yields more than {MAX_MAPPED_BYTES} bytes")))
         }
     }
 }

@@ -76,6 +76,15 @@ pub struct TransactionClaims<'a> {
     pub rctx: Option<&'a Map<String, Value>>,
 }
 
+/// A request that could not be found.
+#[derive(Debug)]
+pub struct Unfound {
+    /// Why.
+    pub denial: Denial,
+    /// The workflow of the record, or that it has none; `None` where that could not be found either.
+    pub workflow: Option<Option<Workflow>>,
+}
+
 /// Compiled expressions. The default takes everything from the proof.
 #[derive(Debug, Default)]
 pub struct Mapping {
@@ -124,19 +133,29 @@ impl Mapping {
         self.value.is_some()
     }
 
-    /// The workflow alone, of a record whose request could not be found: its workflow is judged before that is said.
+    /// What the record asks for; and where that cannot be found, its workflow alone, if that can be: it is judged before
+    /// the request is refused. The record is read once for both.
     ///
     /// # Errors
-    /// As [`Mapping::resolve`].
-    pub fn workflow(&self, record: &Record, evidence: &Evidence<'_>) -> Result<Option<Workflow>, Denial> {
-        let derived = match &self.workflow {
-            None => None,
-            expression => {
-                let inputs = Inputs::read(&self.reads, record, evidence)?;
-                inputs.admit(expression.iter())?;
-                derive(expression, &inputs, typed::<Option<Workflow>>)?.flatten()
-            }
-        };
+    /// As [`Mapping::resolve`], with the workflow.
+    pub fn resolve_or_workflow(
+        &self,
+        record: &Record,
+        evidence: &Evidence<'_>,
+    ) -> Result<Request, Box<Unfound>> {
+        let unfound = |denial, workflow| Box::new(Unfound { denial, workflow });
+        let inputs = Inputs::read(&self.reads, record, evidence).map_err(|denial| {
+            // What the proof says of it needs no reading.
+            unfound(denial, self.workflow.is_none().then(|| evidence.workflow.cloned()))
+        })?;
+        self.find(&inputs, evidence)
+            .map_err(|denial| unfound(denial, self.find_workflow(&inputs, evidence).ok()))
+    }
+
+    fn find_workflow(&self, inputs: &Inputs, evidence: &Evidence<'_>) -> Result<Option<Workflow>, Denial> {
+        inputs.begin_again();
+        inputs.admit(self.workflow.iter())?;
+        let derived = derive(&self.workflow, inputs, typed::<Option<Workflow>>)?.flatten();
         agree("workflow", derived, evidence.workflow)
     }
 
@@ -146,15 +165,18 @@ impl Mapping {
     /// `request_unmapped`: neither proof nor mapping says it, or the mapping fails, runs too long, or yields what the
     /// contract does not admit. `request_mismatch`: both say it, differently (contract, section 2.2).
     pub fn resolve(&self, record: &Record, evidence: &Evidence<'_>) -> Result<Request, Denial> {
-        let inputs = Inputs::read(&self.reads, record, evidence)?;
+        self.find(&Inputs::read(&self.reads, record, evidence)?, evidence)
+    }
+
+    fn find(&self, inputs: &Inputs, evidence: &Evidence<'_>) -> Result<Request, Denial> {
         inputs.admit([&self.action, &self.resource, &self.workflow, &self.value].into_iter().flatten())?;
-        let action = derive(&self.action, &inputs, |found| match found {
+        let action = derive(&self.action, inputs, |found| match found {
             Value::String(name) => Ok(Action { name, properties: None }),
             object => typed(object),
         })?;
-        let resource = derive(&self.resource, &inputs, typed)?;
-        let workflow = derive(&self.workflow, &inputs, typed::<Option<Workflow>>)?.flatten();
-        let value = derive(&self.value, &inputs, typed)?;
+        let resource = derive(&self.resource, inputs, typed)?;
+        let workflow = derive(&self.workflow, inputs, typed::<Option<Workflow>>)?.flatten();
+        let value = derive(&self.value, inputs, typed)?;
         Ok(Request {
             action: agree("action", action, evidence.action)?.ok_or_else(|| unsaid("action"))?,
             resource: agree("resource", resource, evidence.resource)?.ok_or_else(|| unsaid("resource"))?,
@@ -215,6 +237,7 @@ impl Expression {
         })?;
         let found = to_json(&found, 1)
             .map_err(|problem| unmapped(format!("the mapping of `{}` yields {problem}", self.member)))?;
+        inputs.yielding(&found)?;
         // What names things holds no control character (contract, section 2); `value` is data and may.
         if self.member != "value" && json::has_control(&found) {
             return Err(unmapped(format!("the mapping of `{}` yields a control character", self.member)));

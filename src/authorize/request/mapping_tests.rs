@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::authorize::ids::{Coordinates, Offset, Partition, Topic, UnixMillis};
+use crate::authorize::limits::MAX_MAPPED_BYTES;
 use crate::authorize::record::Header;
 use crate::authorize::record::TimestampType;
 
@@ -202,6 +203,28 @@ fn ordinary_lists_pass_and_every_function_and_macro_works() {
         let found = mapping(expression, RESOURCE).resolve(&record(value.as_bytes()), &NOTHING);
         assert_eq!(found.unwrap().action.name, "ok", "{expression}");
     }
+}
+
+#[test]
+fn a_mapping_yields_no_more_than_an_audit_record_holds() {
+    let text = |bytes: usize| json!({"s": "a".repeat(bytes)}).to_string();
+    let yielding = |source: MappingSource, bytes: usize| {
+        Mapping::compile(&source).unwrap().resolve(&record(text(bytes).as_bytes()), &NOTHING)
+    };
+    let one = || MappingSource {
+        action: Some("'pay'".into()),
+        resource: Some("{'type': 'Invoice', 'id': value.s}".into()),
+        ..Default::default()
+    };
+    assert!(yielding(one(), MAX_MAPPED_BYTES - 100).is_ok());
+    assert_eq!(reason(yielding(one(), MAX_MAPPED_BYTES)), Reason::RequestUnmapped);
+    // Together, not each: and what is escaped counts as it is written.
+    let two = || MappingSource { value: Some("value".into()), ..one() };
+    assert!(yielding(two(), MAX_MAPPED_BYTES / 2 - 100).is_ok());
+    assert_eq!(reason(yielding(two(), MAX_MAPPED_BYTES / 2)), Reason::RequestUnmapped);
+    let multiplied =
+        MappingSource { action: Some("[value.s].map(x, x + x).map(x, x + x)[0]".into()), ..one() };
+    assert_eq!(reason(yielding(multiplied, MAX_MAPPED_BYTES / 3)), Reason::RequestUnmapped);
 }
 
 #[test]

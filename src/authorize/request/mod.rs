@@ -8,7 +8,7 @@ mod mapping;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-pub use mapping::{Evidence, Mapping, MappingError, MappingSource, TransactionClaims};
+pub use mapping::{Evidence, Mapping, MappingError, MappingSource, TransactionClaims, Unfound};
 
 use super::limits::{MAX_NUMERIC_DATE, MAX_SAFE_INTEGER};
 

@@ -1,0 +1,5 @@
+//! libFuzzer's way into `bodies::headers`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| countersign_fuzz::bodies::headers(data));

@@ -1,0 +1,5 @@
+//! libFuzzer's way into `bodies::jws`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| countersign_fuzz::bodies::jws(data));
