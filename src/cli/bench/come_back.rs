@@ -17,7 +17,7 @@ use super::turn::{Stage, end};
 use super::{BenchError, PARTITIONS};
 
 /// Records a second.
-const PACE: u64 = 1_000;
+const PACE: u64 = 500;
 /// A story is over long before so many records.
 const LONGEST: u64 = PACE * 240;
 /// How long a partition may stand.
@@ -92,7 +92,7 @@ pub(super) fn run(
     said: &mut dyn FnMut(&Stood) -> Result<(), BenchError>,
 ) -> Result<(Vec<Stood>, bool), BenchError> {
     let (mut stood, mut exact) = (Vec::new(), true);
-    for round in 1..=stage.options.rounds.max(1) {
+    for round in 1..=stage.options.rounds {
         for story in [several as Story, alone] {
             let name = format!("come-back-{}-{round}", stood.len());
             let mut entry = stage.enter(Contestant::GateProven, &name)?;
@@ -129,7 +129,7 @@ fn tell(stage: &Stage<'_>, entry: &mut Entry, story: Story) -> Result<(Events, b
     std::thread::scope(|scope| {
         let feeding = scope.spawn(|| {
             let proof = Contestant::GateProven.proof();
-            feed.stream(stage.sender, proof, PACE as f64, &traces, &over)
+            feed.stream(stage.sender, proof, (PACE as f64, 1), &traces, &over)
         });
         let told = story(&mut Scene { stage, entry, traces: &traces });
         over.store(true, Ordering::Release);

@@ -23,7 +23,7 @@ use crate::stream::kafka_ffi;
 /// Bound of a wait for the broker.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often records are handed over where they come at a steady pace.
-const TICK: Duration = Duration::from_millis(1);
+pub(super) const TICK: Duration = Duration::from_millis(2);
 const POLL: Duration = Duration::from_millis(20);
 
 /// When each record came and went, in nanoseconds from a beginning; 0 is not yet.
@@ -279,12 +279,13 @@ impl Feed {
         self.flush()
     }
 
-    /// Makes records and hands them over at a steady pace, until it is over; says how many it were.
+    /// Makes records and hands them over at a steady pace, until it is over; says how many it were. So many in a row go
+    /// to the same partition.
     pub(super) fn stream(
         &self,
         sender: &Sender,
         proof: Proof,
-        per_second: f64,
+        (per_second, run): (f64, u64),
         traces: &Traces,
         over: &AtomicBool,
     ) -> Result<u64, BenchError> {
@@ -296,7 +297,7 @@ impl Feed {
                     let what = "the end of what was to happen".to_owned();
                     return Err(BenchError::Waiting { what, seconds: begun.elapsed().as_secs() });
                 }
-                self.hand_over_traced(&sender.make(&self.topic, proof, number, 1)?, traces)?;
+                self.hand_over_traced(&sender.make(&self.topic, proof, number, run)?, traces)?;
                 number += 1;
             }
             std::thread::sleep(TICK);
@@ -328,7 +329,7 @@ impl Feed {
                     return Err(BenchError::Waiting { what, seconds: PATIENCE.as_secs() });
                 }
                 check()?;
-                std::thread::sleep(TICK / 2);
+                std::thread::sleep(TICK / 4);
             }
             self.hand_over_traced(&made, traces)?;
         }

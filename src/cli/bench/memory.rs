@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::child::Child;
 use super::contestant::Contestant;
-use super::flow::{Feed, Reader, Traces};
+use super::flow::{Feed, Reader, TICK, Traces};
 use super::turn::{Stage, end};
 use super::{BenchError, Options};
 
@@ -96,7 +96,8 @@ pub(super) fn long_run(
     let watched = std::thread::scope(|scope| {
         let feeding = scope.spawn(|| {
             let (proof, pace) = (contestant.proof(), memory.pace as f64);
-            feed.stream(stage.sender, proof, pace, &traces, &over)
+            let run = (pace * TICK.as_secs_f64()).ceil() as u64;
+            feed.stream(stage.sender, proof, (pace, run), &traces, &over)
         });
         let mut run = |said: Said<'_>| -> Result<(Vec<u64>, Vec<Child>), BenchError> {
             let mut gates = vec![entry.start(None)?];

@@ -83,19 +83,19 @@ struct Options {
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..), global = true)]
     records: u64,
     /// The most records of one transaction
-    #[arg(long, value_name = "N", default_value_t = 1_000, global = true)]
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = count(1, 100_000), global = true)]
     batch: usize,
     /// How often each of them has its turn
-    #[arg(long, value_name = "N", default_value_t = 3, global = true)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count(1, 1_000), global = true)]
     rounds: usize,
     /// Lanes of each process [default: one a core]
-    #[arg(long, value_name = "N", global = true)]
+    #[arg(long, value_name = "N", value_parser = count(1, 256), global = true)]
     lanes: Option<usize>,
     /// Processes that share the work
-    #[arg(long, value_name = "N", default_value_t = 1, global = true)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count(1, 256), global = true)]
     gates: usize,
     /// Policies of the gates that have some; at least 5
-    #[arg(long, value_name = "N", default_value_t = 100, global = true)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count(5, 100_000), global = true)]
     policies: usize,
     /// For how many seconds latencies are taken at each pace
     #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = seconds, global = true)]
@@ -114,12 +114,12 @@ struct Options {
 impl Options {
     fn lanes(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        self.lanes.unwrap_or_else(cores).max(1)
+        self.lanes.unwrap_or_else(cores)
     }
 
     /// Records that are under way at once where they come as fast as they are taken: two batches for each lane.
     fn under_way(&self) -> u64 {
-        (2 * self.batch * self.lanes() * self.gates.max(1)).max(1) as u64
+        (2 * self.batch * self.lanes() * self.gates) as u64
     }
 
     /// Whether one is measured, by what was asked for.
@@ -144,6 +144,10 @@ impl Options {
             detour: None,
         }
     }
+}
+
+fn count(from: u64, to: u64) -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(from..=to)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -222,7 +226,7 @@ impl Bench {
             table::opening(out.data(), &machine, stage.options)?;
         }
         let mut results = Results { turns: Vec::new(), signatures: Vec::new() };
-        for round in 1..=self.options.rounds.max(1) {
+        for round in 1..=self.options.rounds {
             results.signatures.push(signatures::measure()?);
             for contestant in Contestant::ALL.into_iter().filter(|one| self.options.asks_for(*one)) {
                 let turn = stage.turn(contestant, round)?;

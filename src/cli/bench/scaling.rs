@@ -46,7 +46,7 @@ pub(super) fn run(
 ) -> Result<Vec<Point>, BenchError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut points = Vec::new();
-    for round in 1..=stage.options.rounds.max(1) {
+    for round in 1..=stage.options.rounds {
         for shape in shapes(cores) {
             let options = Options { gates: shape.gates, lanes: Some(shape.lanes), ..stage.options.clone() };
             let stage = Stage { options: &options, ..*stage };

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::broker::Broker;
 use super::child::{Child, Signal};
 use super::contestant::{Contestant, Entry};
-use super::flow::{Feed, Reader, Traces};
+use super::flow::{Feed, Reader, TICK, Traces};
 use super::ground::Ground;
 use super::records::Sender;
 use super::site::Site;
@@ -147,7 +147,7 @@ impl Stage<'_> {
             let range = next..next + count;
             next = range.end;
             // What is handed over at one look goes to one partition, as large batches as a client of that pace makes.
-            let run = per_second.map_or(64, |per_second| (per_second / 1000.0).ceil() as u64);
+            let run = per_second.map_or(64, |per_second| (per_second * TICK.as_secs_f64()).ceil() as u64);
             let made = feed.make(self.sender, contestant.proof(), range.clone(), run)?;
             let begun = Instant::now();
             let mut check = || self.check(&mut children);
@@ -188,7 +188,7 @@ impl Stage<'_> {
     pub(super) fn empty(&self, entry: &mut Entry, records: u64) -> Result<(Vec<Child>, Speed), BenchError> {
         let progress = self.ground.progress(entry.group(), &entry.topics.from)?;
         let mut children =
-            (0..self.options.gates.max(1)).map(|_| entry.start(None)).collect::<Result<Vec<_>, _>>()?;
+            (0..self.options.gates).map(|_| entry.start(None)).collect::<Result<Vec<_>, _>>()?;
         let mut last = Instant::now();
         let mut samples: Vec<Sample> = Vec::new();
         loop {
