@@ -21,7 +21,7 @@ const PACE: u64 = 500;
 /// A story is over long before so many records.
 const LONGEST: u64 = PACE * 240;
 /// How long a partition may stand.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// How long nothing happens before something does.
 const CALM: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(5);
@@ -96,32 +96,34 @@ pub(super) fn run(
         for story in [several as Story, alone] {
             let name = format!("come-back-{}-{round}", stood.len());
             let mut entry = stage.enter(Contestant::GateProven, &name)?;
-            let told = tell(stage, &mut entry, story);
-            entry.clear(stage.ground);
-            let (events, is_exact) = told?;
-            exact &= is_exact;
-            for (event, took) in events {
+            let mut note = |event: Event, took: Duration| -> Result<(), BenchError> {
                 let one = Stood { event, round, seconds: took.as_secs_f64() };
                 said(&one)?;
                 stood.push(one);
-            }
+                Ok(())
+            };
+            let told = tell(stage, &mut entry, story, &mut note);
+            entry.clear(stage.ground);
+            exact &= told?;
         }
     }
     Ok((stood, exact))
 }
 
-type Events = Vec<(Event, Duration)>;
-type Story = fn(&mut Scene<'_>) -> Result<(Events, Vec<Child>), BenchError>;
+type Note<'n> = &'n mut dyn FnMut(Event, Duration) -> Result<(), BenchError>;
+/// What happens, and the gates that are left in the end.
+type Story = fn(&mut Scene<'_>) -> Result<Vec<Child>, BenchError>;
 
 /// What a story is told with.
 struct Scene<'s> {
     stage: &'s Stage<'s>,
     entry: &'s mut Entry,
     traces: &'s Traces,
+    note: Note<'s>,
 }
 
 /// Tells one story while records come; whether each had its one outcome.
-fn tell(stage: &Stage<'_>, entry: &mut Entry, story: Story) -> Result<(Events, bool), BenchError> {
+fn tell(stage: &Stage<'_>, entry: &mut Entry, story: Story, note: Note<'_>) -> Result<bool, BenchError> {
     let traces = Arc::new(Traces::new(LONGEST));
     let reader = Reader::start(stage.ground, &entry.topics.to, &traces)?;
     let feed = Feed::new(stage.ground, &entry.topics.from, LINGER_MS)?;
@@ -131,46 +133,48 @@ fn tell(stage: &Stage<'_>, entry: &mut Entry, story: Story) -> Result<(Events, b
             let proof = Contestant::GateProven.proof();
             feed.stream(stage.sender, proof, (PACE as f64, 1), &traces, &over)
         });
-        let told = story(&mut Scene { stage, entry, traces: &traces });
+        let told = story(&mut Scene { stage, entry, traces: &traces, note });
         over.store(true, Ordering::Release);
         let fed = feeding.join().unwrap_or(Err(BenchError::Panicked));
-        let (events, mut gates) = told?;
+        let mut gates = told?;
         let sent = fed?;
         reader.wait(sent, &mut || stage.check(&mut gates))?;
         end(gates)?;
-        Ok((events, traces.count() == sent && traces.surplus() == 0))
+        Ok(traces.count() == sent && traces.surplus() == 0)
     })
 }
 
 /// A gate starts, another joins, ends, comes back, and dies.
-fn several(scene: &mut Scene<'_>) -> Result<(Events, Vec<Child>), BenchError> {
-    let mut events = Events::new();
+fn several(scene: &mut Scene<'_>) -> Result<Vec<Child>, BenchError> {
     let began = scene.traces.now();
     let mut gates = vec![scene.entry.start(None)?];
-    events.push((Event::Start, scene.first_outcome(began, &mut gates)?));
+    let took = scene.first_outcome(began, &mut gates)?;
+    (scene.note)(Event::Start, took)?;
     scene.calm(&mut gates)?;
 
     let joined = scene.traces.now();
     let mut second = scene.join(&mut gates)?;
-    events.push((Event::Join, scene.longest_silence(joined)));
+    let took = scene.longest_silence(joined);
+    (scene.note)(Event::Join, took)?;
 
     let told = scene.traces.now();
     second.signal(Signal::Terminate)?;
-    events.push((Event::Terminate, scene.all_go_on(told, &mut gates)?));
+    let took = scene.all_go_on(told, &mut gates)?;
+    (scene.note)(Event::Terminate, took)?;
     end(vec![second])?;
 
     let mut third = scene.join(&mut gates)?;
     let killed = scene.traces.now();
     third.signal(Signal::Kill)?;
-    events.push((Event::KillBesideAnother, scene.all_go_on(killed, &mut gates)?));
+    let took = scene.all_go_on(killed, &mut gates)?;
+    (scene.note)(Event::KillBesideAnother, took)?;
     third.wait(PATIENCE)?;
     scene.calm(&mut gates)?;
-    Ok((events, gates))
+    Ok(gates)
 }
 
 /// A gate with a name of its own dies and comes back, and ends and comes back.
-fn alone(scene: &mut Scene<'_>) -> Result<(Events, Vec<Child>), BenchError> {
-    let mut events = Events::new();
+fn alone(scene: &mut Scene<'_>) -> Result<Vec<Child>, BenchError> {
     let began = scene.traces.now();
     let mut gates = vec![scene.entry.start(Some("one"))?];
     scene.all_go_on(began, &mut gates)?;
@@ -184,10 +188,11 @@ fn alone(scene: &mut Scene<'_>) -> Result<(Events, Vec<Child>), BenchError> {
             gate.wait(PATIENCE)?;
         }
         gates = vec![scene.entry.start(Some("one"))?];
-        events.push((event, scene.all_go_on(told, &mut gates)?));
+        let took = scene.all_go_on(told, &mut gates)?;
+        (scene.note)(event, took)?;
     }
     scene.calm(&mut gates)?;
-    Ok((events, gates))
+    Ok(gates)
 }
 
 impl Scene<'_> {
