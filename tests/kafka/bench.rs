@@ -128,7 +128,7 @@ fn the_curve_of_lanes_and_gates_has_a_point_for_each_shape() {
 fn what_stands_when_gates_come_and_go_is_told_for_every_event_and_nothing_is_lost() {
     let Some(broker) = broker("the bench measures how gates come back") else { return };
     let _alone = alone();
-    let (table, figures) = bench(broker, &["come-back"]);
+    let (table, figures) = bench(broker, &["come-back", "--pace", "100"]);
     assert_eq!(figures["exact"], true);
     let stood = figures["stood"].as_array().expect("what stood");
     let events: Vec<&str> = stood.iter().filter_map(|one| one["event"].as_str()).collect();

@@ -16,16 +16,22 @@ use super::stats::Spread;
 use super::turn::{Stage, end};
 use super::{BenchError, PARTITIONS};
 
-/// Records a second.
-const PACE: u64 = 500;
-/// A story is over long before so many records.
-const LONGEST: u64 = PACE * 240;
+/// A story is over long before so many seconds.
+const LONGEST: u64 = 900;
 /// How long a partition may stand.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// How long nothing happens before something does.
 const CALM: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(5);
 const LINGER_MS: &str = "0.5";
+
+/// The arguments of `bench come-back`.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct ComeBack {
+    /// Records a second meanwhile: few enough that what has waited is soon made up for
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u64).range(8..=100_000))]
+    pace: u64,
+}
 
 /// What happens to a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -89,6 +95,7 @@ pub(super) struct Stood {
 /// All stories, round after round; false beside them where a record was lost or came out twice.
 pub(super) fn run(
     stage: &Stage<'_>,
+    pace: &ComeBack,
     said: &mut dyn FnMut(&Stood) -> Result<(), BenchError>,
 ) -> Result<(Vec<Stood>, bool), BenchError> {
     let (mut stood, mut exact) = (Vec::new(), true);
@@ -102,7 +109,7 @@ pub(super) fn run(
                 stood.push(one);
                 Ok(())
             };
-            let told = tell(stage, &mut entry, story, &mut note);
+            let told = tell(stage, &mut entry, pace.pace, story, &mut note);
             entry.clear(stage.ground);
             exact &= told?;
         }
@@ -123,15 +130,21 @@ struct Scene<'s> {
 }
 
 /// Tells one story while records come; whether each had its one outcome.
-fn tell(stage: &Stage<'_>, entry: &mut Entry, story: Story, note: Note<'_>) -> Result<bool, BenchError> {
-    let traces = Arc::new(Traces::new(LONGEST));
+fn tell(
+    stage: &Stage<'_>,
+    entry: &mut Entry,
+    pace: u64,
+    story: Story,
+    note: Note<'_>,
+) -> Result<bool, BenchError> {
+    let traces = Arc::new(Traces::new(LONGEST * pace));
     let reader = Reader::start(stage.ground, &entry.topics.to, &traces)?;
     let feed = Feed::new(stage.ground, &entry.topics.from, LINGER_MS)?;
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let feeding = scope.spawn(|| {
             let proof = Contestant::GateProven.proof();
-            feed.stream(stage.sender, proof, (PACE as f64, 1), &traces, &over)
+            feed.stream(stage.sender, proof, (pace as f64, 1), &traces, &over)
         });
         let told = story(&mut Scene { stage, entry, traces: &traces, note });
         over.store(true, Ordering::Release);

@@ -35,6 +35,7 @@ use super::{Exit, Format, Output, interrupt};
 pub use error::BenchError;
 
 use broker::{Behind, Broker};
+use come_back::ComeBack;
 use contestant::Contestant;
 use ground::Ground;
 use memory::Memory;
@@ -61,7 +62,7 @@ pub struct Bench {
 #[derive(Debug, clap::Subcommand)]
 enum Mode {
     /// How long partitions stand when a gate starts, joins, ends or dies
-    ComeBack,
+    ComeBack(ComeBack),
     #[command(hide = true)]
     Copy(copy::Copy),
     /// The resident size of a gate, second by second
@@ -213,7 +214,7 @@ impl Bench {
         match &self.mode {
             None | Some(Mode::Copy(_)) => self.race(&stage, out),
             Some(Mode::Scaling) => self.scale(&stage, out),
-            Some(Mode::ComeBack) => self.come_back(&stage, out),
+            Some(Mode::ComeBack(pace)) => self.come_back(&stage, pace, out),
             Some(Mode::Memory(memory)) => self.watch(&stage, memory, slow.map(|(_, slow)| slow), out),
         }
     }
@@ -257,8 +258,8 @@ impl Bench {
     }
 
     /// How long partitions stand.
-    fn come_back(&self, stage: &Stage<'_>, out: &mut Output) -> Result<Exit, BenchError> {
-        let (stood, exact) = come_back::run(stage, &mut |one| {
+    fn come_back(&self, stage: &Stage<'_>, pace: &ComeBack, out: &mut Output) -> Result<Exit, BenchError> {
+        let (stood, exact) = come_back::run(stage, pace, &mut |one| {
             out.say(&come_back::sentence(one), &serde_json::to_value(one)?);
             Ok(())
         })?;
