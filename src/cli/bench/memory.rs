@@ -24,7 +24,7 @@ const LINGER_MS: &str = "2";
 pub(super) struct Memory {
     /// For how many seconds each of the two is watched
     #[arg(long = "for", value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(4..=86_400))]
-    seconds: u64,
+    watch_for: u64,
     /// Records a second of the long run
     #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pace: u64,
@@ -88,7 +88,7 @@ pub(super) fn long_run(
 ) -> Result<(Watched, bool), BenchError> {
     const WHAT: &str = "a long run";
     let mut entry = stage.enter(contestant, "memory-long")?;
-    let records = memory.pace * (memory.seconds + 120);
+    let records = memory.pace * (memory.watch_for + 120);
     let traces = Arc::new(Traces::new(records));
     let reader = Reader::start(stage.ground, &entry.topics.to, &traces)?;
     let feed = Feed::new(stage.ground, &entry.topics.from, LINGER_MS)?;
@@ -166,7 +166,7 @@ fn watch(
         std::thread::sleep(SECOND / 10);
         next = Instant::now();
     }
-    for second in 0..memory.seconds {
+    for second in 0..memory.watch_for {
         stage.check(gates)?;
         let bytes: Option<u64> = gates.iter().map(Child::resident).sum();
         let bytes = bytes

@@ -338,3 +338,54 @@ fn said(turn: &turn::Turn) -> String {
         turn.audited.map_or_else(|| "none".to_owned(), |audited| audited.to_string()),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        bench: Bench,
+    }
+
+    fn read(arguments: &[&str]) -> Result<Bench, clap::Error> {
+        Program::try_parse_from([&["bench"], arguments].concat()).map(|program| program.bench)
+    }
+
+    #[test]
+    fn figures_are_taken_before_and_after_the_mode_and_a_mode_has_its_own() {
+        let modes: [&[&str]; 4] = [
+            &["scaling"],
+            &["come-back", "--pace", "100"],
+            &["memory", "--for", "9", "--pace", "70", "--waiting", "5", "--width", "5000"],
+            &["--seconds", "0.5", "--only", "copy,gate-proven"],
+        ];
+        for mode in modes {
+            for arguments in [[&["--records", "7"], mode].concat(), [mode, &["--records", "7"]].concat()] {
+                let bench = read(&arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}"));
+                assert_eq!(bench.options.records, 7, "{arguments:?}");
+            }
+        }
+        let some = read(&["--only", "copy,gate-proven"]).unwrap().options;
+        assert!(some.asks_for(Contestant::GateProven) && !some.asks_for(Contestant::GateBare));
+        assert!(read(&[]).unwrap().options.asks_for(Contestant::GateBare));
+    }
+
+    #[test]
+    fn a_figure_that_makes_no_sense_is_refused() {
+        for bad in [
+            "--records=0",
+            "--batch=0",
+            "--rounds=0",
+            "--lanes=0",
+            "--gates=0",
+            "--policies=4",
+            "--seconds=0",
+        ] {
+            assert!(read(&[bad]).is_err(), "{bad}");
+        }
+    }
+}
