@@ -3,6 +3,7 @@
 
 pub mod acknowledge;
 pub mod approvals;
+pub mod bench;
 mod certificates;
 pub mod challenge;
 pub mod check;
@@ -59,6 +60,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Bench),
     Challenge(challenge::Challenge),
     /// Verify configuration, keys, policies and schema; with --online the topics too
     Check(check::Check),
@@ -140,6 +142,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let mut out = Output::new(cli.format, cli.color);
     let json = cli.format == Format::Json;
     match cli.command {
+        Command::Bench(bench) => {
+            let ended = bench.run(&mut out);
+            out.end(ended)
+        }
         Command::Challenge(challenge) => match challenge.run(&mut out) {
             Err(
                 ChallengeError::Cluster(ClusterError::Problems(problems)) | ChallengeError::Trust(problems),

@@ -7,6 +7,7 @@ mod support;
 mod access;
 mod access_step_up;
 mod assignment;
+mod bench;
 mod breaker;
 mod broker_truth;
 mod commands;
