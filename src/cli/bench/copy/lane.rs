@@ -48,10 +48,11 @@ pub(super) fn run(settings: &CopySettings, kafka: &KafkaSettings, stop: &Flag) -
     // A gate finds its place by itself.
     client.set("auto.offset.reset", "earliest");
     let consumer: BaseConsumer<Moves> = client.create_with_context(Moves::default())?;
-    let turns = if settings.guarantee == Guarantee::ExactlyOnceInTurn { 2 } else { 1 };
-    let producers = (0..turns)
-        .map(|turn| {
-            let producer: Producer = kafka.producer(&format!("{}-{turn}", kafka.writer)).create()?;
+    let producers = kafka
+        .writers
+        .iter()
+        .map(|id| {
+            let producer: Producer = kafka.producer(id).create()?;
             if settings.guarantee != Guarantee::AtLeastOnce {
                 producer.init_transactions(PATIENCE)?;
             }

@@ -66,12 +66,15 @@ impl CopySettings {
     fn kafka(&self, lane: usize) -> Result<KafkaSettings, BenchError> {
         let mut properties = KafkaProperties::default();
         properties.set("bootstrap.servers", self.bootstrap.as_str());
+        let turns = if self.guarantee == Guarantee::ExactlyOnceInTurn { 2 } else { 1 };
         Ok(KafkaSettings {
             properties,
             group: self.group.clone(),
             member: None,
             // Other processes of the group have other numbers.
-            writer: format!("{}.{}-{lane}", self.group, std::process::id()),
+            writers: (0..turns)
+                .map(|turn| format!("{}.{}-{lane}-{turn}", self.group, std::process::id()))
+                .collect(),
             topics: vec![Topic::parse(&self.from)?],
             delivery: match self.guarantee {
                 Guarantee::AtLeastOnce => Delivery::AtLeastOnce,
