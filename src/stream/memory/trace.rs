@@ -1,0 +1,318 @@
+//! The log in memory as one lane under fire has it: every call fails in each of the fates that it has with Kafka, before it
+//! was made or after; between any two calls the others go on; and all of it can be written down. Limits: one thread, so
+//! whoever goes on in between comes to the end of its round first.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Write as _};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::{Faults, MemoryLog};
+use crate::authorize::ids::{Offset, Position, Topic};
+use crate::authorize::record::Record;
+use crate::stream::log::{
+    Cause, Committed, Event, Log, LogError, Mark, ProducerFate, Receipts, Refusal, Tag, TopicPartition,
+};
+use crate::wire::outgoing::Outgoing;
+
+/// Every call that was made, with what it was given and what came of it; nothing where nobody wants to see it.
+pub(in crate::stream) type Trace = Rc<RefCell<Option<String>>>;
+
+/// How a call fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Nothing happened; it may be made again.
+    Retriable,
+    /// The transaction must end; the producer can go on.
+    Usable,
+    /// What it did is unknown.
+    Unclear,
+    /// The producer is told that it was replaced.
+    Fenced,
+    /// The lane is told that its membership is gone.
+    Fatal,
+}
+
+use Fate::{Fatal, Fenced, Retriable, Unclear, Usable};
+
+/// What can become of a call where it fails.
+struct Fates {
+    /// It was not made.
+    before: &'static [Fate],
+    /// It was made, and the answer is one of these.
+    after: &'static [Fate],
+}
+
+/// What the log is asked for and does not take away from anybody by telling it.
+const ASKED: Fates = Fates { before: &[Retriable, Fatal], after: &[Retriable] };
+/// What is told once: a failed call has taken nothing.
+const TAKEN: Fates = Fates { before: &[Retriable, Fatal], after: &[] };
+const POLLED: Fates = Fates { before: &[Retriable, Usable, Fatal], after: &[] };
+const MADE: Fates =
+    Fates { before: &[Retriable, Unclear, Fenced, Fatal], after: &[Retriable, Unclear, Fenced] };
+const WRITTEN: Fates = Fates { before: &[Usable, Unclear, Fenced, Fatal], after: &[Usable, Unclear, Fenced] };
+/// A commit that was made is never said to be one that must be aborted.
+const ENDED: Fates = Fates { before: &[Usable, Unclear, Fenced], after: &[Unclear, Fenced] };
+
+/// A fate that ends the lane is drawn so seldom among the others.
+const FATAL_IN: u64 = 40;
+
+/// The plan of one lane.
+pub(in crate::stream) struct Plan {
+    pub(in crate::stream) dice: Faults,
+    /// How many calls in a thousand fail.
+    pub(in crate::stream) per_mille: u64,
+    /// Once so many calls were made the process is gone: it leaves everything as it stands.
+    pub(in crate::stream) dies_after: Option<u64>,
+}
+
+/// The log of one lane under fire.
+pub(in crate::stream) struct FaultyLog {
+    inner: MemoryLog,
+    member: usize,
+    pub(in crate::stream) plan: RefCell<Plan>,
+    /// Lets the others go on.
+    between: Rc<dyn Fn()>,
+    trace: Trace,
+    /// A record of the open transaction was refused before its end.
+    refused: bool,
+    gone: Cell<bool>,
+}
+
+impl FaultyLog {
+    pub(in crate::stream) fn new(
+        inner: MemoryLog,
+        member: usize,
+        plan: Plan,
+        between: Rc<dyn Fn()>,
+        trace: Trace,
+    ) -> Self {
+        Self {
+            inner,
+            member,
+            plan: RefCell::new(plan),
+            between,
+            trace,
+            refused: false,
+            gone: Cell::new(false),
+        }
+    }
+
+    /// Nothing fails from now on.
+    pub(in crate::stream) fn calm(&self) {
+        let mut plan = self.plan.borrow_mut();
+        (plan.per_mille, plan.dies_after) = (0, None);
+    }
+
+    /// Whether something befalls it that is no failure of a call: so many times in four as one fails.
+    fn strikes(&self, quarters: u64) -> bool {
+        let plan = &mut *self.plan.borrow_mut();
+        plan.per_mille > 0 && plan.dice.draw(4000) < plan.per_mille * quarters
+    }
+
+    /// What becomes of this call: `None` where it succeeds; else whether it is made, and how it fails.
+    fn fate(&self, call: &'static str, fates: &Fates) -> Result<Option<(bool, Fate)>, LogError> {
+        let plan = &mut *self.plan.borrow_mut();
+        match &mut plan.dies_after {
+            Some(0) => {
+                self.gone.set(true);
+                return Err(LogError::Fatal(Cause { call, detail: "the process is gone".into() }));
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        if plan.per_mille == 0 || plan.dice.draw(1000) >= plan.per_mille {
+            return Ok(None);
+        }
+        let made = !fates.after.is_empty() && plan.dice.draw(2) == 0;
+        let choice = if made { fates.after } else { fates.before };
+        let drawn = choice[usize::try_from(plan.dice.draw(choice.len() as u64)).unwrap()];
+        let fate = if drawn == Fatal && plan.dice.draw(FATAL_IN) > 0 { choice[0] } else { drawn };
+        Ok(Some((made, fate)))
+    }
+
+    fn failed(call: &'static str, (made, fate): (bool, Fate)) -> LogError {
+        let detail = format!("{fate:?} {}", if made { "after" } else { "before" });
+        let cause = Cause { call, detail };
+        let rewind = |producer| LogError::AbortAndRewind { cause: cause.clone(), producer };
+        match fate {
+            Retriable => LogError::Retriable(cause),
+            Fatal => LogError::Fatal(cause),
+            Usable => rewind(ProducerFate::Usable),
+            Unclear => rewind(ProducerFate::Unclear),
+            Fenced => rewind(ProducerFate::Fenced),
+        }
+    }
+
+    fn say(&self, call: &str, asked: &dyn Debug, answer: &dyn Debug) {
+        if let Some(trace) = self.trace.borrow_mut().as_mut() {
+            writeln!(trace, "{} {call} {asked:?} -> {answer:?}", self.member).unwrap();
+        }
+    }
+
+    fn call<T: Debug>(
+        &mut self,
+        call: &'static str,
+        fates: &Fates,
+        asked: &dyn Debug,
+        make: impl FnOnce(&mut MemoryLog) -> Result<T, LogError>,
+    ) -> Result<T, LogError> {
+        (self.between)();
+        let answer = match self.fate(call, fates) {
+            Err(gone) => Err(gone),
+            Ok(None) => make(&mut self.inner),
+            Ok(Some(struck @ (true, _))) => {
+                make(&mut self.inner).and_then(|_| Err(Self::failed(call, struck)))
+            }
+            Ok(Some(struck)) => Err(Self::failed(call, struck)),
+        };
+        self.say(call, asked, &answer);
+        answer
+    }
+}
+
+impl Log for FaultyLog {
+    fn join(&mut self) -> Result<(), LogError> {
+        self.call("join", &MADE, &(), MemoryLog::join)
+    }
+
+    fn poll(&mut self, wait: Duration) -> Result<Event, LogError> {
+        self.call("poll", &POLLED, &wait, |log| log.poll(wait))
+    }
+
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.call("pause", &ASKED, &partitions, |log| log.pause(partitions))
+    }
+
+    fn resume_at(&mut self, of: &TopicPartition, position: Position) -> Result<(), LogError> {
+        self.call("resume", &ASKED, &(of, position), |log| log.resume_at(of, position))
+    }
+
+    fn begin(&mut self) -> Result<(), LogError> {
+        self.refused = false;
+        self.call("begin", &WRITTEN, &(), MemoryLog::begin)
+    }
+
+    fn append(&mut self, tag: Tag, record: &Outgoing) -> Result<(), LogError> {
+        self.call("append", &WRITTEN, &(tag, record), |log| log.append(tag, record))?;
+        // What was appended so far arrives, and stands there open until the transaction ends.
+        if self.strikes(2) && self.inner.flush().is_err() {
+            self.refused = true;
+        }
+        Ok(())
+    }
+
+    fn send_positions(&mut self, marks: &[Mark]) -> Result<(), LogError> {
+        self.call("send positions", &WRITTEN, &marks, |log| log.send_positions(marks))
+    }
+
+    fn commit(&mut self) -> Result<Receipts, LogError> {
+        // The rest arrives before the end is asked for.
+        let arrived = if self.gone.get() { Ok(()) } else { self.inner.flush() };
+        let refused = std::mem::take(&mut self.refused);
+        let untold = self.strikes(1);
+        self.call("commit", &ENDED, &(refused, untold), |log| {
+            arrived?;
+            if refused {
+                return Err(Self::failed("commit", (false, Usable)));
+            }
+            let receipts = log.commit()?;
+            // What was delivered was not told.
+            Ok(if untold { Receipts::new() } else { receipts })
+        })
+    }
+
+    fn abort(&mut self) -> Result<(), LogError> {
+        self.call("abort", &WRITTEN, &(), MemoryLog::abort)
+    }
+
+    fn refusals(&mut self) -> Vec<Refusal> {
+        let refusals = self.inner.refusals();
+        self.say("refusals", &(), &refusals);
+        refusals
+    }
+
+    fn discard(&mut self) {
+        self.say("discard", &(), &());
+        self.inner.discard();
+    }
+
+    fn renew(&mut self) -> Result<(), LogError> {
+        self.call("renew", &MADE, &(), MemoryLog::renew)
+    }
+
+    fn writers(&self) -> Vec<String> {
+        self.inner.writers()
+    }
+
+    fn committed(
+        &mut self,
+        partitions: &[TopicPartition],
+        wait: Duration,
+    ) -> Result<BTreeMap<TopicPartition, Committed>, LogError> {
+        self.call("committed", &ASKED, &partitions, |log| log.committed(partitions, wait))
+    }
+
+    fn unsettled_metadata(&mut self, partitions: &[TopicPartition]) -> Result<Vec<String>, LogError> {
+        self.call("unsettled metadata", &ASKED, &partitions, |log| log.unsettled_metadata(partitions))
+    }
+
+    fn fence(&mut self, writer: &str) -> Result<(), LogError> {
+        self.call("fence", &MADE, &writer, |log| log.fence(writer))
+    }
+
+    fn bounds(&mut self, of: &TopicPartition) -> Result<(Position, Position), LogError> {
+        self.call("bounds", &ASKED, of, |log| log.bounds(of))
+    }
+
+    fn ends(&mut self, of: &TopicPartition) -> Result<(Position, Position), LogError> {
+        self.call("ends", &ASKED, of, |log| log.ends(of))
+    }
+
+    fn rest(&mut self) {
+        self.inner.rest();
+    }
+
+    fn read_back(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        self.call("read back", &ASKED, &from, |log| log.read_back(from))
+    }
+
+    fn next_back(&mut self, wait: Duration) -> Result<Option<Record>, LogError> {
+        self.call("next back", &TAKEN, &wait, |log| log.next_back(wait))
+    }
+
+    fn follow_answers(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        self.call("follow answers", &ASKED, &from, |log| log.follow_answers(from))
+    }
+
+    fn next_answer(&mut self) -> Result<Option<Record>, LogError> {
+        self.call("next answer", &TAKEN, &(), MemoryLog::next_answer)
+    }
+
+    fn answers_seen(&mut self, of: &TopicPartition) -> Result<Option<Position>, LogError> {
+        self.call("answers seen", &ASKED, of, |log| log.answers_seen(of))
+    }
+
+    fn fetch(&mut self, of: &TopicPartition, offsets: &[Offset]) -> Result<Vec<Option<Record>>, LogError> {
+        self.call("fetch", &ASKED, &(of, offsets), |log| log.fetch(of, offsets))
+    }
+
+    fn partition_count(&mut self, topic: &Topic) -> Result<i32, LogError> {
+        self.call("partition count", &ASKED, topic, |log| log.partition_count(topic))
+    }
+
+    fn known_end(&self, of: &TopicPartition) -> Option<Position> {
+        // Nothing is known of it for a while.
+        if self.strikes(4) { None } else { self.inner.known_end(of) }
+    }
+
+    fn leave(&mut self) {
+        self.say("leave", &(), &());
+        self.inner.leave();
+    }
+
+    fn has_left(&self) -> bool {
+        self.inner.has_left()
+    }
+}
