@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub(super) use self::cluster::{Cluster, Committed as CommittedTransaction};
 pub(super) use self::faults::{Faults, ManualClock};
-pub(super) use self::trace::{FaultyLog, Plan, Trace};
+pub(super) use self::trace::{Aim, FaultyLog, Plan, Trace};
 
 use self::cluster::{Entry, EntryFate};
 use self::faults::Fault;

@@ -55,6 +55,59 @@ const WRITTEN: Fates = Fates { before: &[Usable, Unclear, Fenced, Fatal], after:
 /// A commit that was made is never said to be one that must be aborted.
 const ENDED: Fates = Fates { before: &[Usable, Unclear, Fenced], after: &[Unclear, Fenced] };
 
+/// Every call of the seam that can fail.
+static CALLS: [(&str, Fates); 22] = [
+    ("join", MADE),
+    ("poll", POLLED),
+    ("pause", ASKED),
+    ("resume", ASKED),
+    ("begin", WRITTEN),
+    ("append", WRITTEN),
+    ("send positions", WRITTEN),
+    ("commit", ENDED),
+    ("abort", WRITTEN),
+    ("renew", MADE),
+    ("committed", ASKED),
+    ("unsettled metadata", ASKED),
+    ("fence", MADE),
+    ("bounds", ASKED),
+    ("ends", ASKED),
+    ("read back", ASKED),
+    ("next back", TAKEN),
+    ("follow answers", ASKED),
+    ("next answer", TAKEN),
+    ("answers seen", ASKED),
+    ("fetch", ASKED),
+    ("partition count", ASKED),
+];
+
+/// One way in which one call fails, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::stream) struct Aim {
+    call: &'static str,
+    made: bool,
+    fate: Fate,
+    /// So many of these calls succeed first.
+    skipped: u64,
+}
+
+impl Aim {
+    /// The same, once so many of these calls have succeeded.
+    pub(in crate::stream) fn after(self, skipped: u64) -> Self {
+        Self { skipped, ..self }
+    }
+
+    /// Every call in each of its fates.
+    pub(in crate::stream) fn all() -> Vec<Self> {
+        let fates = |fates: &Fates| {
+            let before = fates.before.iter().map(|fate| (false, *fate));
+            before.chain(fates.after.iter().map(|fate| (true, *fate))).collect::<Vec<_>>()
+        };
+        let aims = CALLS.iter().flat_map(|(call, of)| fates(of).into_iter().map(move |fate| (*call, fate)));
+        aims.map(|(call, (made, fate))| Self { call, made, fate, skipped: 0 }).collect()
+    }
+}
+
 /// A fate that ends the lane is drawn so seldom among the others.
 const FATAL_IN: u64 = 40;
 
@@ -65,6 +118,10 @@ pub(in crate::stream) struct Plan {
     pub(in crate::stream) per_mille: u64,
     /// Once so many calls were made the process is gone: it leaves everything as it stands.
     pub(in crate::stream) dies_after: Option<u64>,
+    /// What fails once, whatever else does.
+    pub(in crate::stream) aim: Option<Aim>,
+    /// How often that has.
+    pub(in crate::stream) hit: Rc<Cell<usize>>,
 }
 
 /// The log of one lane under fire.
@@ -102,7 +159,7 @@ impl FaultyLog {
     /// Nothing fails from now on.
     pub(in crate::stream) fn calm(&self) {
         let mut plan = self.plan.borrow_mut();
-        (plan.per_mille, plan.dies_after) = (0, None);
+        (plan.per_mille, plan.dies_after, plan.aim) = (0, None, None);
     }
 
     /// Whether something befalls it that is no failure of a call: so many times in four as one fails.
@@ -112,7 +169,8 @@ impl FaultyLog {
     }
 
     /// What becomes of this call: `None` where it succeeds; else whether it is made, and how it fails.
-    fn fate(&self, call: &'static str, fates: &Fates) -> Result<Option<(bool, Fate)>, LogError> {
+    fn fate(&self, call: &'static str) -> Result<Option<(bool, Fate)>, LogError> {
+        let fates = &CALLS.iter().find(|(name, _)| *name == call).unwrap().1;
         let plan = &mut *self.plan.borrow_mut();
         match &mut plan.dies_after {
             Some(0) => {
@@ -121,6 +179,16 @@ impl FaultyLog {
             }
             Some(left) => *left -= 1,
             None => {}
+        }
+        match &mut plan.aim {
+            Some(aim) if aim.call == call && aim.skipped == 0 => {
+                let struck = (aim.made, aim.fate);
+                plan.aim = None;
+                plan.hit.set(plan.hit.get() + 1);
+                return Ok(Some(struck));
+            }
+            Some(aim) if aim.call == call => aim.skipped -= 1,
+            _ => {}
         }
         if plan.per_mille == 0 || plan.dice.draw(1000) >= plan.per_mille {
             return Ok(None);
@@ -154,12 +222,11 @@ impl FaultyLog {
     fn call<T: Debug>(
         &mut self,
         call: &'static str,
-        fates: &Fates,
         asked: &dyn Debug,
         make: impl FnOnce(&mut MemoryLog) -> Result<T, LogError>,
     ) -> Result<T, LogError> {
         (self.between)();
-        let answer = match self.fate(call, fates) {
+        let answer = match self.fate(call) {
             Err(gone) => Err(gone),
             Ok(None) => make(&mut self.inner),
             Ok(Some(struck @ (true, _))) => {
@@ -174,28 +241,28 @@ impl FaultyLog {
 
 impl Log for FaultyLog {
     fn join(&mut self) -> Result<(), LogError> {
-        self.call("join", &MADE, &(), MemoryLog::join)
+        self.call("join", &(), MemoryLog::join)
     }
 
     fn poll(&mut self, wait: Duration) -> Result<Event, LogError> {
-        self.call("poll", &POLLED, &wait, |log| log.poll(wait))
+        self.call("poll", &wait, |log| log.poll(wait))
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
-        self.call("pause", &ASKED, &partitions, |log| log.pause(partitions))
+        self.call("pause", &partitions, |log| log.pause(partitions))
     }
 
     fn resume_at(&mut self, of: &TopicPartition, position: Position) -> Result<(), LogError> {
-        self.call("resume", &ASKED, &(of, position), |log| log.resume_at(of, position))
+        self.call("resume", &(of, position), |log| log.resume_at(of, position))
     }
 
     fn begin(&mut self) -> Result<(), LogError> {
         self.refused = false;
-        self.call("begin", &WRITTEN, &(), MemoryLog::begin)
+        self.call("begin", &(), MemoryLog::begin)
     }
 
     fn append(&mut self, tag: Tag, record: &Outgoing) -> Result<(), LogError> {
-        self.call("append", &WRITTEN, &(tag, record), |log| log.append(tag, record))?;
+        self.call("append", &(tag, record), |log| log.append(tag, record))?;
         // What was appended so far arrives, and stands there open until the transaction ends.
         if self.strikes(2) && self.inner.flush().is_err() {
             self.refused = true;
@@ -204,7 +271,7 @@ impl Log for FaultyLog {
     }
 
     fn send_positions(&mut self, marks: &[Mark]) -> Result<(), LogError> {
-        self.call("send positions", &WRITTEN, &marks, |log| log.send_positions(marks))
+        self.call("send positions", &marks, |log| log.send_positions(marks))
     }
 
     fn commit(&mut self) -> Result<Receipts, LogError> {
@@ -212,7 +279,7 @@ impl Log for FaultyLog {
         let arrived = if self.gone.get() { Ok(()) } else { self.inner.flush() };
         let refused = std::mem::take(&mut self.refused);
         let untold = self.strikes(1);
-        self.call("commit", &ENDED, &(refused, untold), |log| {
+        self.call("commit", &(refused, untold), |log| {
             arrived?;
             if refused {
                 return Err(Self::failed("commit", (false, Usable)));
@@ -224,7 +291,7 @@ impl Log for FaultyLog {
     }
 
     fn abort(&mut self) -> Result<(), LogError> {
-        self.call("abort", &WRITTEN, &(), MemoryLog::abort)
+        self.call("abort", &(), MemoryLog::abort)
     }
 
     fn refusals(&mut self) -> Vec<Refusal> {
@@ -239,7 +306,7 @@ impl Log for FaultyLog {
     }
 
     fn renew(&mut self) -> Result<(), LogError> {
-        self.call("renew", &MADE, &(), MemoryLog::renew)
+        self.call("renew", &(), MemoryLog::renew)
     }
 
     fn writers(&self) -> Vec<String> {
@@ -251,23 +318,23 @@ impl Log for FaultyLog {
         partitions: &[TopicPartition],
         wait: Duration,
     ) -> Result<BTreeMap<TopicPartition, Committed>, LogError> {
-        self.call("committed", &ASKED, &partitions, |log| log.committed(partitions, wait))
+        self.call("committed", &partitions, |log| log.committed(partitions, wait))
     }
 
     fn unsettled_metadata(&mut self, partitions: &[TopicPartition]) -> Result<Vec<String>, LogError> {
-        self.call("unsettled metadata", &ASKED, &partitions, |log| log.unsettled_metadata(partitions))
+        self.call("unsettled metadata", &partitions, |log| log.unsettled_metadata(partitions))
     }
 
     fn fence(&mut self, writer: &str) -> Result<(), LogError> {
-        self.call("fence", &MADE, &writer, |log| log.fence(writer))
+        self.call("fence", &writer, |log| log.fence(writer))
     }
 
     fn bounds(&mut self, of: &TopicPartition) -> Result<(Position, Position), LogError> {
-        self.call("bounds", &ASKED, of, |log| log.bounds(of))
+        self.call("bounds", of, |log| log.bounds(of))
     }
 
     fn ends(&mut self, of: &TopicPartition) -> Result<(Position, Position), LogError> {
-        self.call("ends", &ASKED, of, |log| log.ends(of))
+        self.call("ends", of, |log| log.ends(of))
     }
 
     fn rest(&mut self) {
@@ -275,31 +342,31 @@ impl Log for FaultyLog {
     }
 
     fn read_back(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
-        self.call("read back", &ASKED, &from, |log| log.read_back(from))
+        self.call("read back", &from, |log| log.read_back(from))
     }
 
     fn next_back(&mut self, wait: Duration) -> Result<Option<Record>, LogError> {
-        self.call("next back", &TAKEN, &wait, |log| log.next_back(wait))
+        self.call("next back", &wait, |log| log.next_back(wait))
     }
 
     fn follow_answers(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
-        self.call("follow answers", &ASKED, &from, |log| log.follow_answers(from))
+        self.call("follow answers", &from, |log| log.follow_answers(from))
     }
 
     fn next_answer(&mut self) -> Result<Option<Record>, LogError> {
-        self.call("next answer", &TAKEN, &(), MemoryLog::next_answer)
+        self.call("next answer", &(), MemoryLog::next_answer)
     }
 
     fn answers_seen(&mut self, of: &TopicPartition) -> Result<Option<Position>, LogError> {
-        self.call("answers seen", &ASKED, of, |log| log.answers_seen(of))
+        self.call("answers seen", of, |log| log.answers_seen(of))
     }
 
     fn fetch(&mut self, of: &TopicPartition, offsets: &[Offset]) -> Result<Vec<Option<Record>>, LogError> {
-        self.call("fetch", &ASKED, &(of, offsets), |log| log.fetch(of, offsets))
+        self.call("fetch", &(of, offsets), |log| log.fetch(of, offsets))
     }
 
     fn partition_count(&mut self, topic: &Topic) -> Result<i32, LogError> {
-        self.call("partition count", &ASKED, topic, |log| log.partition_count(topic))
+        self.call("partition count", topic, |log| log.partition_count(topic))
     }
 
     fn known_end(&self, of: &TopicPartition) -> Option<Position> {

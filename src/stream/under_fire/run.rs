@@ -2,27 +2,28 @@
 //! go wrong meanwhile; then calm, until all has ended. Limits: chance alone decides what happens; whether it was right is
 //! the checker's word.
 
+mod coming;
+mod shown;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::people::{self, Answered, Ask, KEYS, Sent, Token};
-use super::seen::Seen;
+use super::people::{self, Answered, Sent, Token};
 use super::world::{
-    ANSWERS, CHALLENGES, Common, Failures, GateClock, GateDecider, HOLDS, PARTITIONS, SOURCE, cluster,
-    knowing, part, route, settings, topic,
+    ANSWERS, Common, Failures, GateClock, GateDecider, HOLDS, PARTITIONS, SOURCE, cluster, knowing, part,
+    route, settings, topic,
 };
-use crate::authorize::ids::{Position, UnixMillis};
-use crate::authorize::record::{Record, TimestampType};
+use crate::authorize::ids::Position;
 use crate::authorize::route::Order;
 use crate::authorize::step_up::Challenge;
 use crate::config::BreakerSettings;
 use crate::stream::clock::Clock as _;
 use crate::stream::deciding::Snapshots;
 use crate::stream::lane::Lane;
-use crate::stream::memory::{Cluster, Faults, FaultyLog, MemoryLog, Plan, Trace};
+use crate::stream::memory::{Aim, Cluster, Faults, FaultyLog, MemoryLog, Plan, Trace};
 
 /// A lane of a gate.
 pub(super) type GateLane = Lane<FaultyLog, GateDecider, GateClock>;
@@ -42,7 +43,12 @@ pub(super) struct Settings {
     pub(super) failures: Option<Failures>,
     /// Whether records come that bring grants.
     pub(super) grants: bool,
-    pub(super) traced: bool,
+    /// Where every call is written down, if anywhere.
+    pub(super) trace: Trace,
+    /// Whether gates die, and are given up on.
+    pub(super) deaths: bool,
+    /// What fails once in each gate.
+    pub(super) aim: Option<Aim>,
 }
 
 impl Settings {
@@ -50,16 +56,19 @@ impl Settings {
     pub(super) fn of(seed: u64) -> Self {
         let breaker =
             BreakerSettings { run: Some(5), share: None, retry: Some(Duration::from_secs(30)), probe: 2 };
+        let per_mille = [0, 10, 25, 60][usize::try_from(seed / 2 % 4).unwrap()];
         Self {
             seed,
+            deaths: per_mille > 0,
+            aim: None,
             order: if seed % 2 == 0 { Order::Key } else { Order::None },
             breaker: (seed % 5 == 3).then_some(breaker),
-            per_mille: [0, 10, 25, 60][usize::try_from(seed / 2 % 4).unwrap()],
+            per_mille,
             between: [0, 15, 40][usize::try_from(seed % 3).unwrap()],
             silently: seed % 7 == 0,
             failures: None,
             grants: true,
-            traced: false,
+            trace: Trace::default(),
         }
     }
 }
@@ -81,7 +90,8 @@ pub(super) struct Site {
     slots: Vec<RefCell<Slot>>,
     dice: RefCell<Faults>,
     members: Cell<usize>,
-    trace: Trace,
+    /// How often what was aimed at was hit.
+    pub(super) hit: Rc<Cell<usize>>,
     sent: RefCell<Vec<Vec<Sent>>>,
     answers: RefCell<Vec<Vec<Answered>>>,
     tokens: RefCell<Vec<Token>>,
@@ -89,9 +99,7 @@ pub(super) struct Site {
     challenges: RefCell<(Vec<Challenge>, usize)>,
 }
 
-pub(super) const STEPS: usize = 170;
-const MOST_RECORDS: usize = 16;
-const MOST_ANSWERS: usize = 16;
+pub(super) const STEPS: usize = 120;
 
 impl Site {
     pub(super) fn new(settings: Settings, common: Rc<Common>) -> Rc<Self> {
@@ -100,7 +108,6 @@ impl Site {
             let snapshots = knowing(&common.snapshots[0]);
             RefCell::new(Slot { member: 0, lane: None, snapshots, known: 0 })
         };
-        let trace = settings.traced.then(String::new);
         let partitions = usize::try_from(PARTITIONS).unwrap();
         Rc::new(Self {
             cluster: cluster(settings.silently),
@@ -108,7 +115,7 @@ impl Site {
             slots: vec![slot(), slot()],
             dice: RefCell::new(Faults::seeded(settings.seed + 1, 0)),
             members: Cell::new(0),
-            trace: Rc::new(RefCell::new(trace)),
+            hit: Rc::default(),
             sent: RefCell::new(vec![Vec::new(); partitions]),
             answers: RefCell::new(vec![Vec::new(); partitions]),
             tokens: RefCell::default(),
@@ -149,7 +156,9 @@ impl Site {
         let per_mille = if self.settings.per_mille == 0 { 0 } else { self.draw(self.settings.per_mille + 1) };
         let mut dice = Faults::seeded(self.settings.seed.wrapping_mul(1_000_003) + member as u64, 0);
         dice.draw(2);
-        let plan = Plan { dice, per_mille, dies_after: None };
+        let skipped = self.draw(4);
+        let aim = self.settings.aim.map(|aim| aim.after(skipped));
+        let plan = Plan { dice, per_mille, dies_after: None, aim, hit: self.hit.clone() };
         let weak: Weak<Self> = Rc::downgrade(self);
         let between = Rc::new(move || {
             if let Some(site) = weak.upgrade() {
@@ -157,7 +166,7 @@ impl Site {
             }
         });
         let log = MemoryLog::new(&self.cluster, &self.clock.0, member, Faults::none());
-        let log = FaultyLog::new(log, member, plan, between, self.trace.clone());
+        let log = FaultyLog::new(log, member, plan, between, self.settings.trace.clone());
         let route = Arc::new(route(self.settings.order));
         let failures = self.settings.failures.clone();
         let decider = GateDecider::new(&self.common, route, slot.snapshots.clone(), member, failures);
@@ -193,109 +202,6 @@ impl Site {
         }
     }
 
-    /// Appends a record to a partition of the source.
-    pub(super) fn send(&self, partition: usize, sent: Sent) {
-        self.cluster.put(&part(SOURCE, i32::try_from(partition).unwrap()), &sent.record);
-        self.sent.borrow_mut()[partition].push(sent);
-    }
-
-    fn send_any(&self) {
-        let partition = self.index(self.sent.borrow().len());
-        let count: usize = self.sent.borrow().iter().map(Vec::len).sum();
-        if count >= MOST_RECORDS {
-            return;
-        }
-        let sent = people::pick(|below| self.draw(below)).clone();
-        self.send(partition, sent);
-    }
-
-    /// Sends a record that brings an approval which somebody gave, for what that was asked about or for something else.
-    fn send_with_grant(&self) {
-        let tokens = self.tokens.borrow().len();
-        if tokens == 0 {
-            return;
-        }
-        let index = self.index(tokens);
-        let token = self.tokens.borrow()[index].clone();
-        let key = KEYS[self.index(2)];
-        let ask = if token.challenge.resource.id == "large" { Ask::Large } else { Ask::Huge };
-        let count = self.sent.borrow().iter().flatten().filter(|sent| sent.grant.is_some()).count();
-        if count >= 2 {
-            return;
-        }
-        let partition = if self.draw(4) == 0 {
-            self.index(self.sent.borrow().len())
-        } else {
-            usize::try_from(token.challenge.partition).unwrap()
-        };
-        self.send(partition, people::with_grant(ask, key, format!("granted-{count}"), (index, &token.text)));
-    }
-
-    /// The challenges that were told since, as whoever answers sees them.
-    fn look_at_challenges(&self) {
-        let (known, from) = &mut *self.challenges.borrow_mut();
-        let (records, next) = self.cluster.read_on(&part(CHALLENGES, 0), *from);
-        *from = next;
-        let codec = &self.common.codecs.challenge;
-        for challenge in records.iter().map(|record| codec.decode(record.value.as_deref().unwrap()).unwrap())
-        {
-            if known.iter().all(|other| other.id != challenge.id) {
-                known.push(challenge);
-            }
-        }
-    }
-
-    /// Somebody answers: something that was asked, mostly, and mostly yes.
-    fn answer(&self) {
-        self.look_at_challenges();
-        let count: usize = self.answers.borrow().iter().map(Vec::len).sum();
-        if count >= MOST_ANSWERS {
-            return;
-        }
-        let known = self.challenges.borrow().0.len();
-        let tokens = self.tokens.borrow().len();
-        let (partition, index) = match self.draw(12) {
-            0 => (self.index(self.answers.borrow().len()), None),
-            1 if tokens > 0 => {
-                // Once more, and here or elsewhere.
-                let index = self.index(tokens);
-                let of = usize::try_from(self.tokens.borrow()[index].challenge.partition).unwrap();
-                let elsewhere = self.draw(5) == 0;
-                (if elsewhere { (of + 1) % self.answers.borrow().len() } else { of }, Some(index))
-            }
-            _ if known > 0 => {
-                let challenge = self.challenges.borrow().0[known - 1 - self.index(known.min(4))].clone();
-                let who = ["carol", "dave", "erin", "carol", "dave", "alice", "mallory"][self.index(7)];
-                let said = (who, self.draw(5) > 0, self.draw(12) > 0);
-                let token = people::say(said, &challenge, format!("g-{tokens}"), self.clock.now());
-                self.tokens.borrow_mut().push(token);
-                (usize::try_from(challenge.partition).unwrap(), Some(tokens))
-            }
-            _ => return,
-        };
-        // The broker's clock is behind the gate's as far as it may be, or ahead.
-        let skew = [-30_000, -7_000, 0, 4_000][self.index(4)];
-        let taken = UnixMillis(self.clock.now().0 + skew);
-        let text =
-            index.map_or_else(|| "nothing".to_owned(), |index| self.tokens.borrow()[index].text.clone());
-        self.put_answer(partition, Answered { token: index, taken }, text);
-    }
-
-    /// Appends an answer.
-    fn put_answer(&self, partition: usize, answered: Answered, text: String) {
-        let of = part(ANSWERS, i32::try_from(partition).unwrap());
-        let record = Record {
-            source: people::pool()[0].record.source.clone(),
-            timestamp: Some(answered.taken),
-            timestamp_type: TimestampType::LogAppendTime,
-            key: None,
-            value: Some(text.into()),
-            headers: Vec::new(),
-        };
-        self.cluster.put(&of, &record);
-        self.answers.borrow_mut()[partition].push(answered);
-    }
-
     /// The next thing that happens, and a round of one gate.
     pub(super) fn step(self: &Rc<Self>) {
         let slot = self.index(self.slots.len());
@@ -313,12 +219,12 @@ impl Site {
                 let (of, to) = (self.index(3), self.slots[slot].borrow().member);
                 self.cluster.hand_over(&part(SOURCE, i32::try_from(of).unwrap()), to);
             }
-            24 if self.settings.per_mille > 0 => {
+            24 if self.settings.deaths => {
                 let (from, to) = (self.slots[slot].borrow().member, self.slots[1 - slot].borrow().member);
                 self.cluster.expel(from, to);
             }
-            25 if self.settings.per_mille > 0 => self.slots[slot].borrow_mut().lane = None,
-            26..29 if self.settings.per_mille > 0 => {
+            25 if self.settings.deaths => self.slots[slot].borrow_mut().lane = None,
+            26..29 if self.settings.deaths => {
                 let after = self.draw(60);
                 if let Some(lane) = &self.slots[slot].borrow().lane {
                     lane.log.plan.borrow_mut().dies_after = Some(after);
@@ -345,7 +251,7 @@ impl Site {
                 if let Some(lane) = &slot.lane {
                     lane.log.calm();
                 }
-                for _ in 0..4 {
+                for _ in 0..3 {
                     slot.round();
                 }
             }
@@ -377,32 +283,6 @@ impl Site {
                 }
                 held.values().all(|held| !held)
             })
-    }
-
-    /// What can be seen of it from outside.
-    pub(super) fn seen(&self, complete: bool) -> Seen {
-        Seen {
-            order: self.settings.order,
-            sent: self.sent.borrow().clone(),
-            answers: self.answers.borrow().clone(),
-            tokens: self.tokens.borrow().clone(),
-            commits: self.cluster.commits(),
-            complete,
-            unholdable: None,
-        }
-    }
-
-    /// Every call and every byte that a reader sees.
-    pub(super) fn transcript(&self) -> String {
-        use std::fmt::Write as _;
-        let mut text = self.trace.borrow().clone().unwrap_or_default();
-        for of in self.cluster.partitions() {
-            for record in self.cluster.read(&of) {
-                writeln!(text, "{of} {record:?}").unwrap();
-            }
-            writeln!(text, "{of} {:?}", self.cluster.position(&of)).unwrap();
-        }
-        text
     }
 }
 
