@@ -2,6 +2,7 @@
 //! seeded plan of faults. Limits: one thread, no time of its own; who owns which partition is the test's choice.
 
 mod cluster;
+mod fates;
 mod faults;
 mod outside;
 mod trace;
@@ -12,8 +13,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub(super) use self::cluster::{Cluster, Committed as CommittedTransaction};
+pub(super) use self::fates::Aim;
 pub(super) use self::faults::{Faults, ManualClock};
-pub(super) use self::trace::{Aim, FaultyLog, Plan, Trace};
+pub(super) use self::trace::{FaultyLog, Plan, Trace};
 
 use self::cluster::{Entry, EntryFate};
 use self::faults::Fault;

@@ -8,6 +8,8 @@ use std::fmt::{Debug, Write as _};
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::fates::Fate::{self, Fatal, Fenced, Retriable, Unclear, Usable};
+use super::fates::{Aim, CALLS};
 use super::{Faults, MemoryLog};
 use crate::authorize::ids::{Offset, Position, Topic};
 use crate::authorize::record::Record;
@@ -18,95 +20,6 @@ use crate::wire::outgoing::Outgoing;
 
 /// Every call that was made, with what it was given and what came of it; nothing where nobody wants to see it.
 pub(in crate::stream) type Trace = Rc<RefCell<Option<String>>>;
-
-/// How a call fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    /// Nothing happened; it may be made again.
-    Retriable,
-    /// The transaction must end; the producer can go on.
-    Usable,
-    /// What it did is unknown.
-    Unclear,
-    /// The producer is told that it was replaced.
-    Fenced,
-    /// The lane is told that its membership is gone.
-    Fatal,
-}
-
-use Fate::{Fatal, Fenced, Retriable, Unclear, Usable};
-
-/// What can become of a call where it fails.
-struct Fates {
-    /// It was not made.
-    before: &'static [Fate],
-    /// It was made, and the answer is one of these.
-    after: &'static [Fate],
-}
-
-/// What the log is asked for and does not take away from anybody by telling it.
-const ASKED: Fates = Fates { before: &[Retriable, Fatal], after: &[Retriable] };
-/// What is told once: a failed call has taken nothing.
-const TAKEN: Fates = Fates { before: &[Retriable, Fatal], after: &[] };
-const POLLED: Fates = Fates { before: &[Retriable, Usable, Fatal], after: &[] };
-const MADE: Fates =
-    Fates { before: &[Retriable, Unclear, Fenced, Fatal], after: &[Retriable, Unclear, Fenced] };
-const WRITTEN: Fates = Fates { before: &[Usable, Unclear, Fenced, Fatal], after: &[Usable, Unclear, Fenced] };
-/// A commit that was made is never said to be one that must be aborted.
-const ENDED: Fates = Fates { before: &[Usable, Unclear, Fenced], after: &[Unclear, Fenced] };
-
-/// Every call of the seam that can fail.
-static CALLS: [(&str, Fates); 22] = [
-    ("join", MADE),
-    ("poll", POLLED),
-    ("pause", ASKED),
-    ("resume", ASKED),
-    ("begin", WRITTEN),
-    ("append", WRITTEN),
-    ("send positions", WRITTEN),
-    ("commit", ENDED),
-    ("abort", WRITTEN),
-    ("renew", MADE),
-    ("committed", ASKED),
-    ("unsettled metadata", ASKED),
-    ("fence", MADE),
-    ("bounds", ASKED),
-    ("ends", ASKED),
-    ("read back", ASKED),
-    ("next back", TAKEN),
-    ("follow answers", ASKED),
-    ("next answer", TAKEN),
-    ("answers seen", ASKED),
-    ("fetch", ASKED),
-    ("partition count", ASKED),
-];
-
-/// One way in which one call fails, once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::stream) struct Aim {
-    call: &'static str,
-    made: bool,
-    fate: Fate,
-    /// So many of these calls succeed first.
-    skipped: u64,
-}
-
-impl Aim {
-    /// The same, once so many of these calls have succeeded.
-    pub(in crate::stream) fn after(self, skipped: u64) -> Self {
-        Self { skipped, ..self }
-    }
-
-    /// Every call in each of its fates.
-    pub(in crate::stream) fn all() -> Vec<Self> {
-        let fates = |fates: &Fates| {
-            let before = fates.before.iter().map(|fate| (false, *fate));
-            before.chain(fates.after.iter().map(|fate| (true, *fate))).collect::<Vec<_>>()
-        };
-        let aims = CALLS.iter().flat_map(|(call, of)| fates(of).into_iter().map(move |fate| (*call, fate)));
-        aims.map(|(call, (made, fate))| Self { call, made, fate, skipped: 0 }).collect()
-    }
-}
 
 /// A fate that ends the lane is drawn so seldom among the others.
 const FATAL_IN: u64 = 40;
@@ -135,6 +48,8 @@ pub(in crate::stream) struct FaultyLog {
     /// A record of the open transaction was refused before its end.
     refused: bool,
     gone: Cell<bool>,
+    /// An unanswered commit that is on its way still: of which epoch, and how many calls it takes to arrive.
+    late: Option<(u64, u64)>,
 }
 
 impl FaultyLog {
@@ -153,6 +68,7 @@ impl FaultyLog {
             trace,
             refused: false,
             gone: Cell::new(false),
+            late: None,
         }
     }
 
@@ -213,6 +129,23 @@ impl FaultyLog {
         }
     }
 
+    /// A commit that nobody has answered may arrive much later, and then ends whatever its producer has open by then. It ends
+    /// nothing once that producer was replaced.
+    fn arrive_late(&mut self) {
+        match &mut self.late {
+            None => {}
+            Some((_, calls)) if *calls > 0 => *calls -= 1,
+            Some((epoch, _)) => {
+                let (epoch, writer) = (*epoch, self.inner.writer.clone());
+                self.late = None;
+                let mut cluster = self.inner.cluster.0.borrow_mut();
+                if cluster.epochs.get(&writer) == Some(&epoch) {
+                    cluster.end(&writer, true);
+                }
+            }
+        }
+    }
+
     fn say(&self, call: &str, asked: &dyn Debug, answer: &dyn Debug) {
         if let Some(trace) = self.trace.borrow_mut().as_mut() {
             writeln!(trace, "{} {call} {asked:?} -> {answer:?}", self.member).unwrap();
@@ -226,6 +159,7 @@ impl FaultyLog {
         make: impl FnOnce(&mut MemoryLog) -> Result<T, LogError>,
     ) -> Result<T, LogError> {
         (self.between)();
+        self.arrive_late();
         let answer = match self.fate(call) {
             Err(gone) => Err(gone),
             Ok(None) => make(&mut self.inner),
@@ -279,7 +213,8 @@ impl Log for FaultyLog {
         let arrived = if self.gone.get() { Ok(()) } else { self.inner.flush() };
         let refused = std::mem::take(&mut self.refused);
         let untold = self.strikes(1);
-        self.call("commit", &(refused, untold), |log| {
+        let is_whole = arrived.is_ok() && !refused;
+        let answer = self.call("commit", &(refused, untold), |log| {
             arrived?;
             if refused {
                 return Err(Self::failed("commit", (false, Usable)));
@@ -287,7 +222,13 @@ impl Log for FaultyLog {
             let receipts = log.commit()?;
             // What was delivered was not told.
             Ok(if untold { Receipts::new() } else { receipts })
-        })
+        });
+        let is_unclear =
+            matches!(&answer, Err(LogError::AbortAndRewind { producer: ProducerFate::Unclear, .. }));
+        if is_whole && is_unclear {
+            self.late = Some((self.inner.epoch, self.plan.borrow_mut().dice.draw(30)));
+        }
+        answer
     }
 
     fn abort(&mut self) -> Result<(), LogError> {

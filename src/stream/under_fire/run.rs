@@ -231,6 +231,7 @@ impl Site {
                 }
             }
             29 => self.cluster.compact(&topic(HOLDS)),
+            30 => self.wait_for_an_end(),
             _ => {}
         }
         if self.draw(6) == 0 {

@@ -88,9 +88,9 @@ fn a_record_that_cannot_be_held_whole_is_denied_and_nothing_of_its_hold_is_visib
         |record| record.key.as_deref().is_some_and(|key| key.ends_with(b"/payload")),
         |record| record.key.as_deref().is_some_and(|key| key.ends_with(b"/state")),
     ];
-    for refused in of_holds {
+    for (refused, silently) in of_holds.into_iter().flat_map(|refused| [(refused, false), (refused, true)]) {
         let all = run_all(None, true, |cluster| {
-            cluster.refuse_where(&topic(HOLDS), false, move |record| is_struck(record) && refused(record));
+            cluster.refuse_where(&topic(HOLDS), silently, move |record| is_struck(record) && refused(record));
         });
         assert!(count(&all, "deny undeliverable") > 8, "{all:?}");
         assert_eq!(count(&all, "hold") + count(&all, "wait"), 0, "{all:?}");

@@ -1,6 +1,8 @@
 //! What comes while the gates work: records of every kind, some with a grant, and answers to what was asked, by a broker's
 //! clock that is behind or ahead. Limits: chance says what and when.
 
+use std::time::Duration;
+
 use crate::authorize::ids::UnixMillis;
 use crate::authorize::record::{Record, TimestampType};
 use crate::stream::clock::Clock as _;
@@ -62,6 +64,20 @@ impl Site {
             if known.iter().all(|other| other.id != challenge.id) {
                 known.push(challenge);
             }
+        }
+    }
+
+    /// Time passes to about the end of something that was asked: what is answered then comes late, or just not.
+    pub(super) fn wait_for_an_end(&self) {
+        self.look_at_challenges();
+        let known = self.challenges.borrow().0.len();
+        if known == 0 {
+            return;
+        }
+        let until = self.challenges.borrow().0[self.index(known)].hold_until;
+        let left = until - self.clock.now().0 - 5_000;
+        if let Ok(left) = u64::try_from(left) {
+            self.clock.sleep(Duration::from_millis(left + self.draw(40_000)));
         }
     }
 

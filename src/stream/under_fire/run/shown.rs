@@ -9,7 +9,7 @@ use crate::stream::under_fire::world::{AUDIT, CHALLENGES, DENIED, REPLAY, TO};
 
 impl Site {
     /// What can be seen of it from outside.
-    pub(super) fn seen(&self, complete: bool) -> Seen {
+    pub(in crate::stream::under_fire) fn seen(&self, complete: bool) -> Seen {
         Seen {
             order: self.settings.order,
             sent: self.sent.borrow().clone(),
@@ -25,7 +25,7 @@ impl Site {
     ///
     /// # Errors
     /// What they see otherwise.
-    pub(super) fn shows_what_was_committed(&self) -> Result<(), String> {
+    pub(in crate::stream::under_fire) fn shows_what_was_committed(&self) -> Result<(), String> {
         let commits = self.cluster.commits();
         for of in self
             .cluster
@@ -45,7 +45,7 @@ impl Site {
     }
 
     /// Every call and every byte that a reader sees.
-    pub(super) fn transcript(&self) -> String {
+    pub(in crate::stream::under_fire) fn transcript(&self) -> String {
         let mut text = self.settings.trace.borrow().clone().unwrap_or_default();
         for of in self.cluster.partitions() {
             for record in self.cluster.read(&of) {
