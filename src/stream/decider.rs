@@ -92,8 +92,8 @@ pub trait Remembered {
     fn due(&self, _now: UnixMillis, _answered: UnixMillis, _limit: usize) -> Vec<Due> {
         Vec::new()
     }
-    /// The next moment at which a hold will be due or a reminder is to be sent, if nothing else happens. A past one means
-    /// that the answers have to be read to their end for it.
+    /// The next moment at which a hold will be out of time, if nothing else happens. A past one means that the answers have
+    /// to be read to their end for it. No reminder is among them: it waits for no answer.
     fn next_timer(&self) -> Option<UnixMillis> {
         None
     }

@@ -2,6 +2,7 @@
 //! Limits: what was decided is shown (metrics, spans, logs) only once the batch is committed.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -47,13 +48,25 @@ pub struct Gatework {
 #[derive(Debug)]
 pub struct EngineDecider {
     work: Gatework,
+    ids: Ids,
     /// Oldest first: the last is being decided, one before it is being committed.
     open: VecDeque<Batch>,
+}
+
+/// Gives each decision its id.
+struct Ids(Box<dyn FnMut() -> DecisionId + Send>);
+
+impl fmt::Debug for Ids {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ids")
+    }
 }
 
 #[derive(Debug)]
 struct Batch {
     now: UnixMillis,
+    /// The id that the next decision gets.
+    id: DecisionId,
     snapshot: Arc<Snapshot>,
     decided: Vec<Shown>,
     /// A record from the future, and by how much, in milliseconds.
@@ -113,7 +126,12 @@ struct Shown {
 impl EngineDecider {
     /// A decider over what the gate's lanes share.
     pub fn new(work: Gatework) -> Self {
-        Self { work, open: VecDeque::new() }
+        Self::with_ids(work, || DecisionId(Uuid::now_v7()))
+    }
+
+    /// The same, whose decisions get these ids: none may come twice, from no lane of any gate.
+    pub fn with_ids(work: Gatework, ids: impl FnMut() -> DecisionId + Send + 'static) -> Self {
+        Self { work, ids: Ids(Box::new(ids)), open: VecDeque::new() }
     }
 }
 
@@ -189,7 +207,7 @@ impl Batch {
         decide: impl FnOnce(&Moment<'_>, &mut PartitionState) -> Option<Step>,
     ) -> Result<Option<Effects>, DecideError> {
         let (started, clock) = (SystemTime::now(), Instant::now());
-        let id = DecisionId(Uuid::now_v7());
+        let id = self.id;
         let source_partitions = counts.of(&about.source.topic);
         let moment = Moment { now: self.now, id, snapshot: &self.snapshot, source_partitions };
         let Some(step) = decide(&moment, state) else { return Ok(None) };
@@ -233,8 +251,8 @@ impl Decider for EngineDecider {
     }
 
     fn open_batch(&mut self, now: UnixMillis) {
-        let snapshot = self.work.snapshots.load_full();
-        self.open.push_back(Batch { now, snapshot, decided: Vec::new(), ahead: None });
+        let (snapshot, id) = (self.work.snapshots.load_full(), DecisionId(Uuid::nil()));
+        self.open.push_back(Batch { now, id, snapshot, decided: Vec::new(), ahead: None });
     }
 
     fn decide(
@@ -244,6 +262,7 @@ impl Decider for EngineDecider {
         state: &mut PartitionState,
     ) -> Result<Effects, DecideError> {
         let batch = self.open.back_mut().ok_or_else(|| DecideError("no batch is open".to_owned()))?;
+        batch.id = (self.ids.0)();
         match input {
             Input::Record(record, delivery) => {
                 let route = self

@@ -124,6 +124,18 @@ pub enum Tag {
 }
 
 impl Tag {
+    /// The input of the batch that the record belongs to; `None` where it belongs to several, or to none.
+    pub fn input(self) -> Option<usize> {
+        match self {
+            Self::Outcome(input)
+            | Self::Audit(input)
+            | Self::Told(input)
+            | Self::Kept(input)
+            | Self::Payload(input) => Some(input),
+            Self::Replay(_) | Self::Barrier(_) => None,
+        }
+    }
+
     /// Whether the offset of a record with this tag comes back with the commit.
     pub fn wants_receipt(self) -> bool {
         matches!(self, Self::Payload(_) | Self::Replay(_) | Self::Barrier(_))

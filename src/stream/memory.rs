@@ -2,15 +2,20 @@
 //! seeded plan of faults. Limits: one thread, no time of its own; who owns which partition is the test's choice.
 
 mod cluster;
+mod fates;
 mod faults;
+mod outside;
+mod trace;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-pub(super) use self::cluster::Cluster;
+pub(super) use self::cluster::{Cluster, Committed as CommittedTransaction};
+pub(super) use self::fates::Aim;
 pub(super) use self::faults::{Fault, Faults, ManualClock};
+pub(super) use self::trace::{FaultyLog, Plan, Trace};
 
 use self::cluster::{Entry, EntryFate};
 use super::clock::Clock as _;
@@ -144,7 +149,7 @@ impl MemoryLog {
         self.fault("send positions", WRITES)?;
         self.current("send positions", side)?;
         let mut inner = self.cluster.0.borrow_mut();
-        if inner.members.get(&self.member).is_none_or(|member| member.dead) {
+        if inner.members.get(&self.member).is_none_or(|member| member.dead || member.expelled) {
             return Err(Self::failed("send positions", Fault::Abort));
         }
         inner.open.entry(self.sides[side].writer.clone()).or_default().marks = marks.to_vec();
@@ -166,26 +171,16 @@ impl MemoryLog {
     /// As librdkafka does it, the records of a transaction arrive some time before its end.
     fn flush(&mut self, side: usize) -> Result<(), LogError> {
         let sent = std::mem::take(&mut self.sides[side].sent);
+        // What a zombie sends is not taken.
+        self.current("flush", side)?;
         let mut inner = self.cluster.0.borrow_mut();
+        let certain = inner.refuses(&sent);
         let mut refusals = Vec::new();
-        for (tag, record) in &sent {
-            let refused = inner.refused.iter().find(|(topic, value, _)| {
-                *topic == record.topic && Some(value.as_slice()) == record.value.as_deref()
-            });
-            if let Some((_, _, silently)) = refused {
-                refusals.push(Refusal {
-                    tag: *tag,
-                    why: "refused".into(),
-                    certain: !silently || sent.len() <= 3,
-                });
+        for ((tag, record), certain) in sent.into_iter().zip(certain) {
+            if let Some(certain) = certain {
+                refusals.push(Refusal { tag, why: "refused".into(), certain });
+                continue;
             }
-        }
-        if !refusals.is_empty() {
-            drop(inner);
-            self.refusals.extend(refusals);
-            return Err(Self::failed("flush", Fault::Abort));
-        }
-        for (tag, record) in sent {
             let of = TopicPartition { topic: record.topic.clone(), partition: record.partition };
             let entries = inner.partitions.get_mut(&of).unwrap();
             let offset = Offset(entries.len() as i64);
@@ -205,7 +200,11 @@ impl MemoryLog {
                 self.sides[side].receipts.insert(tag, offset);
             }
         }
-        Ok(())
+        if refusals.is_empty() {
+            return Ok(());
+        }
+        self.refusals.extend(refusals);
+        Err(Self::failed("flush", Fault::Abort))
     }
 }
 
@@ -230,6 +229,10 @@ impl Log for MemoryLog {
             return Err(LogError::Fatal(Cause { call: "poll", detail: "fenced".into() }));
         }
         if let Some(event) = member.events.pop_front() {
+            if let Event::Lost(partitions) = &event {
+                member.expelled = false;
+                self.reading.retain(|of, _| !partitions.contains(of));
+            }
             if let Event::Revoked(partitions) = &event {
                 for of in partitions {
                     member.owned.remove(of);

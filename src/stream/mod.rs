@@ -28,3 +28,5 @@ mod restore;
 mod step_up_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod under_fire;

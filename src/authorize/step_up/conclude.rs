@@ -125,7 +125,9 @@ impl Settling<'_> {
             traces.kept.push(Keep::Payload(source, None));
             traces.kept.push(Keep::State(source, None));
             state.holds.remove(source);
-        } else if let (Some((_, taken)), Decision::Forward(_)) = (&self.brought, decision) {
+        }
+        // Whether it went on at once, or had waited behind others of its key first.
+        if let (Some((_, taken)), Decision::Forward(_)) = (&self.brought, decision) {
             spend(taken.grant, taken.expires, now, state, traces);
         }
     }

@@ -208,13 +208,13 @@ impl Holds {
         }
     }
 
-    /// The next moment at which something is due if nothing else happens; a past one where something is.
+    /// The next moment at which a record is out of time if nothing else happens; a past one where something is due.
     pub fn next_timer(&self) -> Option<UnixMillis> {
         let free = |source: &Offset| !self.is_touched(*source);
         if self.committed.ready().any(|source| free(&source)) {
             return Some(UnixMillis(i64::MIN));
         }
-        self.committed.timers(free)
+        self.committed.first_out_of_time(free)
     }
 
     fn is_touched(&self, source: Offset) -> bool {

@@ -66,14 +66,12 @@ impl Index {
         range.map(|(_, source)| *source).take(limit).filter(open)
     }
 
-    /// The first timer of those records.
-    pub(super) fn timers(&self, of: impl Fn(&Offset) -> bool) -> Option<UnixMillis> {
-        let first = |timers: &BTreeSet<(UnixMillis, Offset)>| {
-            timers.iter().find(|(_, source)| of(source)).map(|(at, _)| *at)
-        };
-        // A hold is out of time after its end, not at it.
-        let end = first(&self.ends).map(|UnixMillis(at)| UnixMillis(at.saturating_add(1)));
-        [end, first(&self.reminders)].into_iter().flatten().min()
+    /// When the first of those records is out of time. A reminder is none of it: one that was missed is not sent after the
+    /// end, and would stand here for ever.
+    pub(super) fn first_out_of_time(&self, of: impl Fn(&Offset) -> bool) -> Option<UnixMillis> {
+        let (UnixMillis(end), _) = self.ends.iter().find(|(_, source)| of(source))?;
+        // After its end, not at it.
+        Some(UnixMillis(end.saturating_add(1)))
     }
 
     /// Puts an entry in the place of the one that was there.

@@ -98,18 +98,15 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     /// A refused record is denied as undeliverable when it comes again; a refused dead letter loses its value. Where
     /// the log did not say which record of a group it refused, they are tried one by one.
     pub(super) fn learn(&mut self, refusals: &[Refusal]) {
-        if refusals.iter().any(|refusal| !refusal.certain) {
+        // Several records of one input, and no other's: that it is this one is certain.
+        let inputs: BTreeSet<Option<usize>> = refusals.iter().map(|refusal| refusal.tag.input()).collect();
+        if inputs.len() > 1 && refusals.iter().any(|refusal| !refusal.certain) {
             self.singly = self.batch.len();
             return;
         }
         let mut learned = BTreeSet::new();
         for refusal in refusals {
-            let (Tag::Outcome(index)
-            | Tag::Audit(index)
-            | Tag::Told(index)
-            | Tag::Kept(index)
-            | Tag::Payload(index)) = refusal.tag
-            else {
+            let Some(index) = refusal.tag.input() else {
                 continue;
             };
             // Several of its records may be refused at once: that is one thing to learn.

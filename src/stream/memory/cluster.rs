@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::authorize::ids::{Coordinates, Offset, Position, Topic, UnixMillis};
 use crate::authorize::record::{Record, TimestampType};
 use crate::stream::log::{Event, Mark, TopicPartition};
+use crate::wire::outgoing::Outgoing;
 
 /// How long a transaction may be open.
 const SWEPT: Duration = Duration::from_secs(5);
@@ -29,8 +30,20 @@ pub(super) struct Inner {
     pub(super) members: BTreeMap<usize, Member>,
     /// Partitions that are given to a member as soon as another has given them up.
     pub(super) promised: BTreeMap<TopicPartition, usize>,
-    /// Values that no topic takes, by topic; `true`: the broker does not say which record it was.
-    pub(super) refused: Vec<(Topic, Vec<u8>, bool)>,
+    /// What no topic takes, by topic; `true`: the broker does not say which record it was.
+    pub(super) refused: Vec<(Topic, Unwanted, bool)>,
+    /// What was committed, in that order.
+    pub(super) commits: Vec<Committed>,
+}
+
+/// Whether a topic refuses a record.
+pub(super) type Unwanted = Box<dyn Fn(&Outgoing) -> bool>;
+
+/// One transaction that was committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::stream) struct Committed {
+    pub(in crate::stream) records: Vec<Record>,
+    pub(in crate::stream) marks: Vec<Mark>,
 }
 
 #[derive(Default)]
@@ -38,6 +51,8 @@ pub(super) struct Member {
     pub(super) owned: BTreeSet<TopicPartition>,
     pub(super) events: VecDeque<Event>,
     pub(super) dead: bool,
+    /// The group has given up on it, and it has not heard of that yet.
+    pub(super) expelled: bool,
 }
 
 #[derive(Default)]
@@ -178,7 +193,8 @@ impl Cluster {
 
     /// No topic takes this value in `topic` any more.
     pub(in crate::stream) fn refuse(&self, topic: &Topic, value: &[u8], silently: bool) {
-        self.0.borrow_mut().refused.push((topic.clone(), value.to_vec(), silently));
+        let value = value.to_vec();
+        self.refuse_where(topic, silently, move |record| record.value.as_deref() == Some(&value));
     }
 }
 
@@ -198,14 +214,18 @@ impl Inner {
     pub(super) fn end(&mut self, writer: &str, commit: bool) {
         let Some(transaction) = self.open.remove(writer) else { return };
         let fate = if commit { EntryFate::Committed } else { EntryFate::Aborted };
-        let touched: BTreeSet<_> = transaction.entries.iter().map(|(of, _)| of.clone()).collect();
-        for (of, index) in transaction.entries {
-            self.partitions.get_mut(&of).unwrap()[index].fate = fate;
+        let entries = transaction.entries;
+        let touched: BTreeSet<_> = entries.iter().map(|(of, _)| of.clone()).collect();
+        for (of, index) in &entries {
+            self.partitions.get_mut(of).unwrap()[*index].fate = fate;
         }
         for of in touched {
             self.partitions.get_mut(&of).unwrap().push(Entry { record: None, fate: EntryFate::Committed });
         }
         if commit {
+            let record = |(of, index): &(TopicPartition, usize)| self.partitions[of][*index].record.clone();
+            let records = entries.iter().filter_map(record).collect();
+            self.commits.push(Committed { records, marks: transaction.marks.clone() });
             for mark in transaction.marks {
                 self.committed.insert(mark.of, (mark.position, mark.metadata));
             }

@@ -421,11 +421,46 @@ fn later_records_of_a_key_wait_in_order_and_no_more_than_may() {
 }
 
 #[test]
+fn a_grant_that_came_with_a_record_that_had_to_wait_is_used_once() {
+    let mut world = World::new(Order::Key);
+    let first = world.pay(1, "large");
+    assert_eq!(world.send(&first).outcome, "hold");
+    let challenge = world.challenge().clone();
+    let grant = world.grant(&challenge, "carol", "approve");
+    let second = world.pay_with(2, "large", Some(&grant));
+    assert_eq!(world.send(&second).outcome, "wait");
+    let refusal = world.grant(&challenge, "dave", "refuse");
+    assert_eq!(world.reply(refusal), "counted");
+    assert_eq!(world.go_on(), [Turn::Decide]);
+    assert_eq!(world.audits.last().unwrap().reason.as_deref(), Some("step_up_refused"));
+    assert_eq!(world.go_on(), [Turn::Decide]);
+    assert_eq!(world.audits.last().unwrap().outcome, "forward");
+    let third = world.pay_with(3, "large", Some(&grant));
+    assert_eq!(world.send(&third).reason.as_deref(), Some("step_up_invalid"));
+    world.restore(true);
+    let fourth = world.pay_with(4, "large", Some(&grant));
+    assert_eq!(world.send(&fourth).reason.as_deref(), Some("step_up_invalid"));
+}
+
+#[test]
+fn a_reminder_that_was_missed_keeps_no_hold_from_running_out() {
+    let mut world = held();
+    let end = world.now.0 + 600_000;
+    // Nobody was there to send any; answers were read to a moment between the last of them and the end.
+    world.wait(601);
+    world.answered.0 = end - 20_000;
+    assert!(world.turns_of(9).is_empty());
+    let timer = world.state.holds.next_timer().unwrap();
+    assert!(timer > world.answered, "the answers have to be read again, past the end");
+    assert_eq!(timer.0, end + 1);
+    assert_eq!(world.go_on(), [Turn::TimedOut]);
+}
+
+#[test]
 fn reminders_say_the_challenge_again_and_decide_nothing() {
     let mut world = held();
     let audits = world.audits.len();
     world.wait(300);
-    assert_eq!(world.state.holds.next_timer(), Some(world.now));
     assert_eq!(world.go_on(), [Turn::Remind]);
     assert!(world.go_on().is_empty());
     world.restore(true);

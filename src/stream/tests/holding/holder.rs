@@ -123,8 +123,7 @@ impl Remembered for Waiting {
         due.take(limit).collect()
     }
     fn next_timer(&self) -> Option<UnixMillis> {
-        let of = |hold: &Hold| if hold.reminded { hold.end } else { UnixMillis(hold.end.0 - LIFE_MS / 3) };
-        self.holds.values().map(of).min()
+        self.holds.values().map(|hold| hold.end).min()
     }
     fn held(&self) -> usize {
         self.holds().len()
