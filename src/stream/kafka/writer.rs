@@ -1,6 +1,7 @@
 //! The writing side of a lane: one producer, and the transaction that is open on it. Limits: it does not know the group; the
 //! group's metadata is handed in with the positions.
 
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -23,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// The producer of one lane.
 pub(super) struct Writer {
     settings: KafkaSettings,
-    producer: Option<ThreadedProducer<Reports>>,
+    producer: Option<Arc<ThreadedProducer<Reports>>>,
     refusals: Vec<Refusal>,
     /// Of the first record of the transaction that was not delivered: its topic, and why.
     undelivered: Option<String>,
@@ -39,7 +40,7 @@ impl Writer {
     }
 
     fn producer(&self, call: &'static str) -> Result<&ThreadedProducer<Reports>, LogError> {
-        self.producer.as_ref().ok_or_else(|| rewind(call, "there is no producer", ProducerFate::Unclear))
+        self.producer.as_deref().ok_or_else(|| rewind(call, "there is no producer", ProducerFate::Unclear))
     }
 
     /// A producer of this id: making it ends whatever another of the same id has left open.
@@ -63,7 +64,7 @@ impl Writer {
     /// Makes the producer, unless there is one.
     pub(super) fn ready(&mut self) -> Result<(), LogError> {
         if self.producer.is_none() {
-            self.producer = Some(self.make(&self.settings.writer)?);
+            self.producer = Some(Arc::new(self.make(&self.settings.writer)?));
         }
         Ok(())
     }
@@ -126,17 +127,36 @@ impl Writer {
     }
 
     /// Adds positions to the open transaction, in the name of this member of the group.
+    ///
+    /// INVARIANT: the lane does not wait for the client without a bound. Where the group's coordinator goes away in the middle
+    /// of it, the call may never return, whatever time it was given (librdkafka 2.12). So another thread makes it, and is left
+    /// behind with that producer, which the next one of its id fences.
     pub(super) fn send_positions(
         &self,
         list: &TopicPartitionList,
-        group: &ConsumerGroupMetadata,
+        group: &Arc<ConsumerGroupMetadata>,
     ) -> Result<(), LogError> {
         const CALL: &str = "send positions";
         let deadline = Instant::now() + self.settings.transaction_timeout;
-        let producer = self.producer(CALL)?;
         loop {
+            let Some(producer) = self.producer.clone() else {
+                return Err(rewind(CALL, "there is no producer", ProducerFate::Unclear));
+            };
             let left = deadline.saturating_duration_since(Instant::now());
-            match producer.send_offsets_to_transaction(list, group, left) {
+            let (told, answer) = mpsc::channel();
+            let (list, group) = (list.clone(), Arc::clone(group));
+            let asked = std::thread::Builder::new().name("send-positions".to_owned()).spawn(move || {
+                let sent = producer.send_offsets_to_transaction(&list, &group, left);
+                // Let go before the lane goes on: it may destroy the producer next.
+                drop(producer);
+                // Nobody listens any more where it took too long.
+                let _ = told.send(sent);
+            });
+            asked.map_err(|error| rewind(CALL, &error.to_string(), ProducerFate::Usable))?;
+            let Ok(answer) = answer.recv_timeout(left + PATIENCE) else {
+                return Err(rewind(CALL, "the client does not answer", ProducerFate::Unclear));
+            };
+            match answer {
                 Ok(()) => return Ok(()),
                 Err(KafkaError::Transaction(told))
                     if told.is_retriable() && !told.txn_requires_abort() && !left.is_zero() =>
