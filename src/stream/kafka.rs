@@ -13,6 +13,7 @@ mod unreadable;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
@@ -61,7 +62,7 @@ pub struct KafkaLog {
 
 /// A transaction, or in at-least-once mode a batch.
 struct Open {
-    group: ConsumerGroupMetadata,
+    group: Arc<ConsumerGroupMetadata>,
     marks: Vec<Mark>,
 }
 
@@ -153,7 +154,7 @@ impl Log for KafkaLog {
             .group_metadata()
             .ok_or_else(|| LogError::Fatal(Cause { call: CALL, detail: "there is no group".into() }))?;
         self.writers.begin()?;
-        self.open = Some(Open { group, marks: Vec::new() });
+        self.open = Some(Open { group: Arc::new(group), marks: Vec::new() });
         Ok(())
     }
 

@@ -5,15 +5,16 @@
 //! producers have no order between them. And no transaction is handed over before the one before it was finished with
 //! success: otherwise the second could happen without the first.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::producer::{Producer as _, ThreadedProducer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
+use super::PATIENCE;
 use super::callbacks::Reports;
 use super::fault::rewind;
 use super::settings::KafkaSettings;
@@ -37,9 +38,19 @@ pub(super) struct Turns {
 /// A transaction that is being committed.
 struct Handed {
     writer: usize,
-    /// Whether all of its records have been answered.
-    flushed: Arc<AtomicBool>,
-    committing: JoinHandle<(Result<(), LogError>, Duration)>,
+    /// What the thread that commits it and the lane tell each other.
+    shared: Arc<Shared>,
+    /// When the lane stops waiting.
+    until: Instant,
+    answer: mpsc::Receiver<(Result<(), LogError>, Duration)>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// All of its records have been answered.
+    flushed: AtomicBool,
+    /// Nobody waits for it any more.
+    given_up: AtomicBool,
 }
 
 impl Turns {
@@ -85,7 +96,7 @@ impl Turns {
     }
 
     pub(super) fn append(&mut self, tag: Tag, record: &Outgoing) -> Result<(), LogError> {
-        if self.handed.as_ref().is_some_and(|handed| !handed.flushed.load(Ordering::Acquire)) {
+        if self.handed.as_ref().is_some_and(|handed| !handed.shared.flushed.load(Ordering::Acquire)) {
             self.waiting.push((tag, record.clone()));
             return Ok(());
         }
@@ -104,7 +115,7 @@ impl Turns {
     pub(super) fn send_positions(
         &mut self,
         list: &TopicPartitionList,
-        group: &ConsumerGroupMetadata,
+        group: &Arc<ConsumerGroupMetadata>,
     ) -> Result<(), LogError> {
         self.alone("send positions")?;
         self.send_waiting()?;
@@ -126,27 +137,34 @@ impl Turns {
     }
 
     /// Commits the open transaction on a thread of its own: its records are answered, then its positions sent, then its end.
+    ///
+    /// INVARIANT: the lane does not wait for the client without a bound, which may never answer ([`Writer::send_positions`]). A
+    /// thread that is given up is left behind with its producer, which the next one of its id fences.
     pub(super) fn hand_over(
         &mut self,
         list: TopicPartitionList,
-        group: ConsumerGroupMetadata,
+        group: Arc<ConsumerGroupMetadata>,
     ) -> Result<(), LogError> {
         const CALL: &str = "commit";
         self.alone(CALL)?;
         self.send_waiting()?;
-        let within = self.current(CALL)?.patience();
-        let producer = self.current(CALL)?.share(CALL)?;
-        let flushed = Arc::new(AtomicBool::new(false));
-        let told = flushed.clone();
-        let end = move || {
-            let began = Instant::now();
-            (end(&producer, &list, &group, within, &told), began.elapsed())
+        let writer = self.current(CALL)?;
+        let (producer, began) = (writer.share(CALL)?, Instant::now());
+        let deadline = began + writer.patience();
+        let shared = Arc::new(Shared::default());
+        let (told, answer) = mpsc::channel();
+        let theirs = shared.clone();
+        let ending = move || {
+            let ended = end(&producer, &list, &group, deadline, &theirs);
+            // Let go before the lane goes on: it may destroy the producer next.
+            drop(producer);
+            let _ = told.send((ended, began.elapsed()));
         };
-        let committing = thread::Builder::new()
+        thread::Builder::new()
             .name("commit".to_owned())
-            .spawn(end)
+            .spawn(ending)
             .map_err(|error| rewind(CALL, &format!("no thread: {error}"), ProducerFate::Usable))?;
-        self.handed = Some(Handed { writer: self.turn, flushed, committing });
+        self.handed = Some(Handed { writer: self.turn, shared, until: deadline + PATIENCE, answer });
         Ok(())
     }
 
@@ -156,8 +174,10 @@ impl Turns {
         let Some(handed) = self.handed.take() else {
             return Err(rewind(CALL, "nothing was handed over", ProducerFate::Usable));
         };
-        let (result, took) = handed.committing.join().unwrap_or_else(|_| {
-            (Err(rewind(CALL, "the committing thread has ended", ProducerFate::Unclear)), Duration::ZERO)
+        let left = handed.until.saturating_duration_since(Instant::now());
+        let (result, took) = handed.answer.recv_timeout(left).unwrap_or_else(|_| {
+            handed.shared.given_up.store(true, Ordering::Release);
+            (Err(rewind(CALL, "the client does not answer", ProducerFate::Unclear)), left)
         });
         let receipts = match self.writers.get_mut(handed.writer) {
             Some(writer) => writer.ended(result)?,
@@ -190,19 +210,13 @@ impl Turns {
         self.writers.iter_mut().flat_map(Writer::refusals).collect()
     }
 
-    /// Destroys every producer. What is being committed is waited for: its thread holds one.
+    /// Destroys every producer. One that is committing goes with its thread.
     pub(super) fn discard(&mut self) {
         self.waiting.clear();
         if let Some(handed) = self.handed.take() {
-            drop(handed.committing.join());
+            handed.shared.given_up.store(true, Ordering::Release);
         }
         self.writers.iter_mut().for_each(Writer::discard);
-    }
-}
-
-impl Drop for Turns {
-    fn drop(&mut self) {
-        self.discard();
     }
 }
 
@@ -211,13 +225,16 @@ fn end(
     producer: &ThreadedProducer<Reports>,
     list: &TopicPartitionList,
     group: &ConsumerGroupMetadata,
-    within: Duration,
-    flushed: &AtomicBool,
+    deadline: Instant,
+    shared: &Shared,
 ) -> Result<(), LogError> {
     // Where this takes too long the flag stays down: the commit will say what is wrong.
-    if kafka_ffi::flush(producer.client(), within) {
-        flushed.store(true, Ordering::Release);
+    if kafka_ffi::flush(producer.client(), deadline.saturating_duration_since(Instant::now())) {
+        shared.flushed.store(true, Ordering::Release);
     }
-    writer::send_positions(producer, list, group, within)?;
-    writer::commit(producer, within)
+    writer::send_positions(producer, list, group, deadline)?;
+    if shared.given_up.load(Ordering::Acquire) {
+        return Err(rewind("commit", "nobody waits for it any more", ProducerFate::Unclear));
+    }
+    writer::commit(producer, deadline)
 }

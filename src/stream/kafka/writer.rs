@@ -1,7 +1,7 @@
 //! One producer of a lane, and the transaction that is open on it. Limits: it does not know the group; the group's metadata is
 //! handed in with the positions.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -146,17 +146,35 @@ impl Writer {
     }
 
     /// Adds positions to the open transaction, in the name of this member of the group.
+    ///
+    /// INVARIANT: the lane does not wait for the client without a bound. Where the group's coordinator goes away in the middle
+    /// of it, the call may never return, whatever time it was given (librdkafka 2.12). So another thread makes it, and is left
+    /// behind with that producer, which the next one of its id fences.
     pub(super) fn send_positions(
         &self,
         list: &TopicPartitionList,
-        group: &ConsumerGroupMetadata,
+        group: &Arc<ConsumerGroupMetadata>,
     ) -> Result<(), LogError> {
-        send_positions(self.producer("send positions")?, list, group, self.patience())
+        const CALL: &str = "send positions";
+        let (producer, within) = (self.share(CALL)?, self.patience());
+        let (list, group) = (list.clone(), Arc::clone(group));
+        let (told, answer) = mpsc::channel();
+        let asked = std::thread::Builder::new().name("send-positions".to_owned()).spawn(move || {
+            let sent = send_positions(&producer, &list, &group, Instant::now() + within);
+            // Let go before the lane goes on: it may destroy the producer next.
+            drop(producer);
+            // Nobody listens any more where it took too long.
+            let _ = told.send(sent);
+        });
+        asked.map_err(|error| rewind(CALL, &error.to_string(), ProducerFate::Usable))?;
+        answer
+            .recv_timeout(within + PATIENCE)
+            .unwrap_or_else(|_| Err(rewind(CALL, "the client does not answer", ProducerFate::Unclear)))
     }
 
     /// Commits the open transaction.
     pub(super) fn commit(&mut self) -> Result<Receipts, LogError> {
-        let result = commit(self.producer("commit")?, self.patience());
+        let result = commit(self.producer("commit")?, Instant::now() + self.patience());
         self.ended(result)
     }
 
@@ -234,15 +252,14 @@ impl Writer {
     }
 }
 
-/// Adds positions to the open transaction of a producer.
+/// Adds positions to the open transaction of a producer. It may never return: see [`Writer::send_positions`].
 pub(super) fn send_positions(
     producer: &ThreadedProducer<Reports>,
     list: &TopicPartitionList,
     group: &ConsumerGroupMetadata,
-    within: Duration,
+    deadline: Instant,
 ) -> Result<(), LogError> {
     const CALL: &str = "send positions";
-    let deadline = Instant::now() + within;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match producer.send_offsets_to_transaction(list, group, left) {
@@ -258,6 +275,8 @@ pub(super) fn send_positions(
 }
 
 /// Commits the open transaction of a producer.
-pub(super) fn commit(producer: &ThreadedProducer<Reports>, within: Duration) -> Result<(), LogError> {
-    kafka_ffi::commit_transaction(producer.client(), within).map_err(|told| classify_told("commit", &told))
+pub(super) fn commit(producer: &ThreadedProducer<Reports>, deadline: Instant) -> Result<(), LogError> {
+    // However late it is: it is given a moment, and its answer is clear.
+    let left = deadline.saturating_duration_since(Instant::now()).max(PAUSE);
+    kafka_ffi::commit_transaction(producer.client(), left).map_err(|told| classify_told("commit", &told))
 }

@@ -143,6 +143,8 @@ fn a_lane_that_the_group_gives_up_while_it_decides_doubles_nothing_and_comes_bac
         let mut kafka = route.kafka("m-0", member);
         // (A person may not: the gate owns it, at a minute.)
         kafka.properties.set("max.poll.interval.ms", "6000");
+        // Its readers have a session of the same length, though they never join.
+        kafka.properties.set("session.timeout.ms", "6000");
         let slow = Copier { thinks: Some(Duration::from_secs(9)), ..Copier::new(&route) };
         let first = route.run_with(kafka, slow);
         first.wait_ready(2);
