@@ -32,3 +32,16 @@ pub const TARGETS: [Target; 8] = [
     Target { name: "avro", body: bodies::avro, seeds: seeds::avro },
     Target { name: "configuration", body: bodies::configuration, seeds: seeds::configuration },
 ];
+
+/// Writes a target's seeds below the folder that `COUNTERSIGN_FUZZ_SEEDS` names, where it names one: before libFuzzer looks at
+/// what it has.
+pub fn begin(name: &str) {
+    let Ok(folder) = std::env::var("COUNTERSIGN_FUZZ_SEEDS") else { return };
+    let folder = std::path::Path::new(&folder).join(name);
+    std::fs::create_dir_all(&folder).expect("a folder for seeds");
+    for target in TARGETS.iter().filter(|target| target.name == name) {
+        for (number, seed) in (target.seeds)().iter().enumerate() {
+            std::fs::write(folder.join(format!("seed-{number:04}")), seed).expect("a seed is written");
+        }
+    }
+}
