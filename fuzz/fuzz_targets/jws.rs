@@ -2,4 +2,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| countersign_fuzz::bodies::jws(data));
+libfuzzer_sys::fuzz_target!(init: countersign_fuzz::begin("jws"), |data: &[u8]| countersign_fuzz::bodies::jws(data));

@@ -2,6 +2,8 @@
 //! seeds that they begin with, and deterministic changes of those. Limits: a body says what must hold of any bytes; it
 //! finds nothing by itself.
 
+#![allow(dead_code, reason = "a plain test takes in the whole file and uses its part")]
+
 pub mod bodies;
 pub mod mutate;
 pub mod readers;
@@ -32,3 +34,16 @@ pub const TARGETS: [Target; 8] = [
     Target { name: "avro", body: bodies::avro, seeds: seeds::avro },
     Target { name: "configuration", body: bodies::configuration, seeds: seeds::configuration },
 ];
+
+/// Writes a target's seeds below the folder that `COUNTERSIGN_FUZZ_SEEDS` names, where it names one: before libFuzzer looks at
+/// what it has.
+pub fn begin(name: &str) {
+    let Ok(folder) = std::env::var("COUNTERSIGN_FUZZ_SEEDS") else { return };
+    let folder = std::path::Path::new(&folder).join(name);
+    std::fs::create_dir_all(&folder).expect("a folder for seeds");
+    for target in TARGETS.iter().filter(|target| target.name == name) {
+        for (number, seed) in (target.seeds)().iter().enumerate() {
+            std::fs::write(folder.join(format!("seed-{number:04}")), seed).expect("a seed is written");
+        }
+    }
+}

@@ -13,9 +13,10 @@ fn place(path: &str) -> String {
     }
 }
 
-/// The last cell of every row of a table: where it is shown.
+/// The last cell of every row of the tables that say where something is shown.
 fn shown() -> impl Iterator<Item = &'static str> {
-    let rows = PAGE.lines().filter(|line| line.starts_with("| ") && !line.ends_with("| shown by |"));
+    let (tables, _) = PAGE.split_once("\n## Time\n").expect("the last part, which is of costs");
+    let rows = tables.lines().filter(|line| line.starts_with("| ") && !line.ends_with("| shown by |"));
     rows.filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next())
 }
 
