@@ -54,8 +54,8 @@ pub struct KafkaLog {
     readers: Readers,
     topics: BTreeMap<String, Topic>,
     subscribed: bool,
-    /// When the lane last joined anew because the group took another for it.
-    rejoined: Option<Instant>,
+    /// When the lane has joined anew because the group took another for it.
+    rejoined: Vec<Instant>,
     /// Where reading was sent last.
     sought: BTreeMap<TopicPartition, Position>,
 }
@@ -84,7 +84,7 @@ impl KafkaLog {
             settled: None,
             topics,
             subscribed: false,
-            rejoined: None,
+            rejoined: Vec::new(),
             sought: BTreeMap::new(),
         })
     }

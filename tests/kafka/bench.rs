@@ -93,7 +93,8 @@ fn everybody_has_a_row_and_every_record_that_was_measured_has_its_one_outcome() 
     for turn in turns {
         let records = turn["records"].as_u64().expect("a count");
         assert!(records > 600, "{turn}");
-        assert_eq!((&turn["came_out"], &turn["surplus"]), (&records.into(), &0.into()), "{turn}");
+        assert_eq!(turn["came_out"], records, "{turn}");
+        assert!(turn["surplus"] == 0 || turn["contestant"] == "copy-at-least-once", "{turn}");
         let audits = turn["contestant"] == "copy-audit"
             || turn["contestant"].as_str().unwrap_or("").starts_with("gate");
         assert_eq!(turn["audited"].as_u64(), audits.then_some(records), "{turn}");

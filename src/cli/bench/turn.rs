@@ -61,10 +61,11 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Whether each record had its one outcome, and one audit record where there are any.
+    /// Whether each record had its one outcome, and one audit record where there are any. (At least once, it may have more: so
+    /// it is called.)
     pub(super) fn is_exact(&self) -> bool {
         self.came_out == self.records
-            && self.surplus == 0
+            && (self.surplus == 0 || self.contestant == Contestant::CopyAtLeastOnce)
             && self.audited.is_none_or(|audited| audited == self.records)
     }
 }

@@ -17,8 +17,9 @@ use crate::authorize::ids::Topic;
 use crate::stream::log::{Cause, Event, LogError, ProducerFate, TopicPartition};
 
 const CALL: &str = "poll";
-/// After so long it is something else: several sessions, with the coordinators that change meanwhile.
-const FORGIVEN: Duration = Duration::from_secs(30);
+/// So often within such a time it may be no other: several sessions, with the coordinators that change meanwhile.
+const FORGIVEN: usize = 2;
+const FORGIVEN_WITHIN: Duration = Duration::from_secs(30);
 
 impl KafkaLog {
     pub(super) fn subscribe(&mut self) -> Result<(), LogError> {
@@ -50,10 +51,11 @@ impl KafkaLog {
     /// coordinator for a session forgets its member id, yet goes on with heartbeats until the lane has let its partitions go,
     /// and the coordinator, back again, takes them for those of somebody else (librdkafka 2.12,
     /// `rd_kafka_cgrp_session_timeout_check`); or a request to join that the client has given up is served after the next.
-    /// INVARIANT: of two that do have one name the older ends. It is thrown out first, and so is the first to be thrown out a
-    /// second time.
-    fn may_rejoin(&self) -> bool {
-        self.subscribed && self.rejoined.is_none_or(|at| at.elapsed() > FORGIVEN)
+    /// INVARIANT: of two that do have one name the older ends. It is thrown out first, and so is the first to be thrown out once
+    /// too often. (One that stood still meanwhile may come back as the newer of the two.)
+    fn may_rejoin(&mut self) -> bool {
+        self.rejoined.retain(|at| at.elapsed() <= FORGIVEN_WITHIN);
+        self.subscribed && self.rejoined.len() < FORGIVEN
     }
 
     /// Joins the group with a new consumer: the old one is of no more use. INVARIANT: the lane is told at once that everything
@@ -89,7 +91,7 @@ impl KafkaLog {
                 Event::Idle | Event::Record(_) | Event::Unreadable(..) => {}
             }
         }
-        self.rejoined = Some(Instant::now());
+        self.rejoined.push(Instant::now());
         self.subscribed = false;
         self.subscribe().map_err(|error| LogError::Fatal(error.cause().clone()))?;
         Ok(if had.is_empty() { Event::Idle } else { Event::Lost(had.into_iter().collect()) })

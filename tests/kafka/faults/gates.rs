@@ -108,21 +108,3 @@ fn a_gate_that_goes_on_after_another_took_over_doubles_nothing() {
     zombie.terminate();
     other.terminate();
 }
-
-#[test]
-fn a_gate_that_goes_on_after_another_took_its_name_ends_and_doubles_nothing() {
-    let _alone = alone();
-    let Some(site) = site("a gate that goes on after another took its name ends") else { return };
-    let load = Load::start(&site, Dice::new("faults::namesake"), 10);
-    let zombie = site.start_ready(Some("one"));
-    stop_within_a_transaction(&site, &zombie);
-    let mut other = site.start_ready(Some("one"));
-    sleep(STANDSTILL);
-    zombie.resume();
-    expect_replaced(&site, zombie);
-    site.wait_caught_up();
-    other.wait_ready();
-    let ledger = load.stop();
-    ledger.settle(&site);
-    other.terminate();
-}

@@ -132,7 +132,15 @@ impl Lane<'_> {
                 Guarantee::AtLeastOnce => {
                     batch.iter().try_for_each(|message| self.write(producer, message))?;
                     self.flush(producer)?;
-                    self.consumer.commit(&ends(&batch)?, CommitMode::Sync)?;
+                    match self.consumer.commit(&ends(&batch)?, CommitMode::Sync) {
+                        // The group has moved on meanwhile: these are read again, by this one or another.
+                        Err(KafkaError::ConsumerCommit(
+                            RDKafkaErrorCode::IllegalGeneration
+                            | RDKafkaErrorCode::RebalanceInProgress
+                            | RDKafkaErrorCode::UnknownMemberId,
+                        )) => {}
+                        committed => committed?,
+                    }
                 }
                 Guarantee::ExactlyOnce => {
                     if self.send(producer, &batch)? {
