@@ -32,6 +32,8 @@ pub(in crate::stream) struct Plan {
     pub(in crate::stream) per_mille: u64,
     /// Once so many calls were made the process is gone: it leaves everything as it stands.
     pub(in crate::stream) dies_after: Option<u64>,
+    /// The call at which it is gone.
+    pub(in crate::stream) dies_at: Option<&'static str>,
     /// What fails once, whatever else does.
     pub(in crate::stream) aim: Option<Aim>,
     /// How often that has.
@@ -94,7 +96,7 @@ impl FaultyLog {
     /// Nothing fails from now on.
     pub(in crate::stream) fn calm(&self) {
         let mut plan = self.plan.borrow_mut();
-        (plan.per_mille, plan.dies_after, plan.aim) = (0, None, None);
+        (plan.per_mille, plan.dies_after, plan.dies_at, plan.aim) = (0, None, None, None);
     }
 
     /// Whether something befalls it that is no failure of a call: so many times in four as one fails.
@@ -107,6 +109,9 @@ impl FaultyLog {
     fn fate(&self, call: &'static str) -> Result<Option<(bool, Fate)>, LogError> {
         let fates = &CALLS.iter().find(|(name, _)| *name == call).unwrap().1;
         let plan = &mut *self.plan.borrow_mut();
+        if plan.dies_at == Some(call) {
+            plan.dies_after = Some(0);
+        }
         match &mut plan.dies_after {
             Some(0) => {
                 self.gone.set(true);

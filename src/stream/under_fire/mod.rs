@@ -21,22 +21,19 @@ use self::world::Common;
 use crate::stream::memory::Aim;
 
 /// Seeds of every run of the suite; `COUNTERSIGN_TEST_SEEDS` asks for more.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 1_000;
 const MORE: &str = "COUNTERSIGN_TEST_SEEDS";
 /// Repeats one of them.
 const ONE: &str = "COUNTERSIGN_TEST_SEED";
 
 /// Seeds that have found something, and what.
-const FOUND: [(u64, &str); 5] = [
-    (50, "a reminder that was missed kept every hold of its partition from running out"),
-    (92, "the same, after a takeover"),
-    (104, "the same, after a takeover"),
-    (108, "the same, after a takeover"),
-    (1_101, "the same, where records of a key do not wait"),
+const FOUND: [(u64, &str); 2] = [
+    (0, "a reminder that was missed kept every hold of its partition from running out"),
+    (256, "a grant that came with a record that had to wait behind another was not marked as used"),
 ];
 
 /// What the plan must have brought about, again and again, to show anything.
-const EVERY: [&str; 35] = [
+const EVERY: [&str; 34] = [
     "forward",
     "forward approved",
     "hold",
@@ -71,7 +68,6 @@ const EVERY: [&str; 35] = [
     "answer second",
     "answer contradictory",
     "answer late",
-    "answer spent",
 ];
 
 fn number(name: &str) -> Option<u64> {

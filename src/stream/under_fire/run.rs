@@ -157,8 +157,10 @@ impl Site {
         let mut dice = Faults::seeded(self.settings.seed.wrapping_mul(1_000_003) + member as u64, 0);
         dice.draw(2);
         let skipped = self.draw(4);
+        // Some calls are made once a run, and some where a later one tells more.
+        let skipped = if skipped < 2 { 0 } else { skipped * 5 };
         let aim = self.settings.aim.map(|aim| aim.after(skipped));
-        let plan = Plan { dice, per_mille, dies_after: None, aim, hit: self.hit.clone() };
+        let plan = Plan { dice, per_mille, dies_after: None, dies_at: None, aim, hit: self.hit.clone() };
         let weak: Weak<Self> = Rc::downgrade(self);
         let between = Rc::new(move || {
             if let Some(site) = weak.upgrade() {
@@ -224,6 +226,12 @@ impl Site {
                 self.cluster.expel(from, to);
             }
             25 if self.settings.deaths => self.slots[slot].borrow_mut().lane = None,
+            // With everything sent, and the end not asked for: whoever takes over has to end it.
+            31..35 if self.settings.aim.is_some() => {
+                if let Some(lane) = &self.slots[slot].borrow().lane {
+                    lane.log.plan.borrow_mut().dies_at = Some("commit");
+                }
+            }
             26..29 if self.settings.deaths => {
                 let after = self.draw(60);
                 if let Some(lane) = &self.slots[slot].borrow().lane {
@@ -238,6 +246,9 @@ impl Site {
             self.heal();
         }
         self.slots[slot].borrow_mut().round();
+        if self.settings.aim.is_some() {
+            self.heal();
+        }
     }
 
     /// Nothing fails any more, and everything comes to its end in these partitions.
