@@ -320,8 +320,9 @@ fn positions(seen: &Seen, counted: &BTreeMap<(usize, usize), (usize, usize)>) ->
 fn trees(seen: &Seen, rows: &Rows<'_>) -> Result<(), Wrong> {
     for partition in 0..PARTITIONS {
         let marks = seen.commits.iter().flat_map(|commit| &commit.marks);
-        let last =
-            marks.filter(|mark| mark.of.topic.as_str() == SOURCE && mark.of.partition.0 == partition).last();
+        let last = marks
+            .filter(|mark| mark.of.topic.as_str() == SOURCE && mark.of.partition.0 == partition)
+            .next_back();
         let Some(last) = last else { continue };
         let beside = Checkpoint::decode(&last.metadata).map_err(|error| error.to_string())?;
         let beside = beside.ok_or_else(|| format!("nothing stands beside the position of {partition}"))?;

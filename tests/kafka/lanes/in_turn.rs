@@ -32,7 +32,7 @@ fn a_producer_that_is_fenced_at_any_moment_costs_its_batch_and_the_one_behind_it
                 broker.client().set("transactional.id", id).create().expect("a producer");
             thief.init_transactions(PATIENCE).expect("init");
             replaced += 1;
-            std::thread::sleep(Duration::from_millis(150));
+            std::thread::sleep(Duration::from_millis(300));
         }
     });
     route.wait_for(records as usize);

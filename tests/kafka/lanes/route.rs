@@ -87,7 +87,7 @@ impl Route {
             ahead: 3,
             linger: Duration::from_millis(5),
             transaction_timeout: Duration::from_secs(5),
-            fenced_tries: 5,
+            fenced_tries: 20,
             try_again: TryAgain::default(),
         }
     }

@@ -46,7 +46,7 @@ impl Books<'_> {
         });
         let Some((offset, asked)) = found else { return "stray" };
         let good_until = token.expires.min(token.issued + asked.grant_s * 1000);
-        let effect = if !token.fits {
+        if !token.fits {
             "invalid"
         } else if token.who == "alice" {
             "requester"
@@ -55,9 +55,8 @@ impl Books<'_> {
         } else if token.who == "mallory" {
             "not_permitted"
         } else {
-            return self.count(offset, asked, (index, good_until), taken, now);
-        };
-        effect
+            self.count(offset, asked, (index, good_until), taken, now)
+        }
     }
 
     fn count(
