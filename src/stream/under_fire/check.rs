@@ -319,10 +319,8 @@ fn positions(seen: &Seen, counted: &BTreeMap<(usize, usize), (usize, usize)>) ->
 /// The tree that stands beside the last position of a partition is that of its audit records.
 fn trees(seen: &Seen, rows: &Rows<'_>) -> Result<(), Wrong> {
     for partition in 0..PARTITIONS {
-        let marks = seen.commits.iter().flat_map(|commit| &commit.marks);
-        let last = marks
-            .filter(|mark| mark.of.topic.as_str() == SOURCE && mark.of.partition.0 == partition)
-            .next_back();
+        let mut marks = seen.commits.iter().flat_map(|commit| &commit.marks);
+        let last = marks.rfind(|mark| mark.of.topic.as_str() == SOURCE && mark.of.partition.0 == partition);
         let Some(last) = last else { continue };
         let beside = Checkpoint::decode(&last.metadata).map_err(|error| error.to_string())?;
         let beside = beside.ok_or_else(|| format!("nothing stands beside the position of {partition}"))?;
