@@ -82,7 +82,9 @@ fn everybody_has_a_row_and_every_record_that_was_measured_has_its_one_outcome() 
     }
     for row in rows {
         let name = &row["contestant"];
-        assert!(positive(&row["per_second"]["median"]) && positive(&row["cpu_us"]["median"]), "{row}");
+        // The system counts hundredths of a second, which so few records may not take.
+        let cpu = row["cpu_us"]["median"].as_f64();
+        assert!(positive(&row["per_second"]["median"]) && cpu.is_some_and(|cpu| cpu >= 0.0), "{row}");
         for pace in ["full", "half", "tenth"] {
             let (half, most) = (&row[pace]["p50_ms"]["median"], &row[pace]["p99_ms"]["median"]);
             assert!(positive(half) && half.as_f64() <= most.as_f64(), "{name}, {pace}: {half} and {most}");
