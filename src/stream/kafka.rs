@@ -13,7 +13,6 @@ mod unreadable;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
@@ -62,7 +61,7 @@ pub struct KafkaLog {
 
 /// A transaction, or in at-least-once mode a batch.
 struct Open {
-    group: Arc<ConsumerGroupMetadata>,
+    group: ConsumerGroupMetadata,
     marks: Vec<Mark>,
 }
 
@@ -154,7 +153,7 @@ impl Log for KafkaLog {
             .group_metadata()
             .ok_or_else(|| LogError::Fatal(Cause { call: CALL, detail: "there is no group".into() }))?;
         self.writers.begin()?;
-        self.open = Some(Open { group: Arc::new(group), marks: Vec::new() });
+        self.open = Some(Open { group, marks: Vec::new() });
         Ok(())
     }
 
@@ -163,25 +162,17 @@ impl Log for KafkaLog {
     }
 
     fn send_positions(&mut self, marks: &[Mark]) -> Result<(), LogError> {
-        if !self.exactly_once() {
-            if let Some(open) = &mut self.open {
-                open.marks = marks.to_vec();
-            }
-            return Ok(());
+        match &mut self.open {
+            Some(open) => open.marks = marks.to_vec(),
+            None => return Err(rewind("send positions", "no transaction is open", ProducerFate::Usable)),
         }
-        let list = positions(marks)?;
-        let Some(open) = &self.open else {
-            return Err(rewind("send positions", "no transaction is open", ProducerFate::Usable));
-        };
-        self.writers.send_positions(&list, &open.group)
+        Ok(())
     }
 
     fn commit(&mut self) -> Result<Receipts, LogError> {
-        let open = self.take_open()?;
-        if !self.exactly_once() {
-            return self.commit_at_least_once(&open.marks);
-        }
-        self.writers.commit()
+        let marks = self.open.as_mut().map(|open| std::mem::take(&mut open.marks)).unwrap_or_default();
+        self.hand_over(&marks)?;
+        self.finish().map(|finished| finished.receipts)
     }
 
     fn hand_over(&mut self, marks: &[Mark]) -> Result<(), LogError> {

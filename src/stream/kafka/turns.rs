@@ -111,42 +111,19 @@ impl Turns {
         Ok(())
     }
 
-    /// Adds positions to the open transaction.
-    pub(super) fn send_positions(
-        &mut self,
-        list: &TopicPartitionList,
-        group: &Arc<ConsumerGroupMetadata>,
-    ) -> Result<(), LogError> {
-        self.alone("send positions")?;
-        self.send_waiting()?;
-        self.current("send positions")?.send_positions(list, group)
-    }
-
-    /// Commits the open transaction, and waits for it.
-    pub(super) fn commit(&mut self) -> Result<Receipts, LogError> {
-        self.alone("commit")?;
-        self.send_waiting()?;
-        self.current_mut("commit")?.commit()
-    }
-
-    fn alone(&self, call: &'static str) -> Result<(), LogError> {
-        match &self.handed {
-            None => Ok(()),
-            Some(_) => Err(rewind(call, "the transaction before is not finished", ProducerFate::Usable)),
-        }
-    }
-
     /// Commits the open transaction on a thread of its own: its records are answered, then its positions sent, then its end.
     ///
-    /// INVARIANT: the lane does not wait for the client without a bound, which may never answer ([`Writer::send_positions`]). A
+    /// INVARIANT: the lane does not wait for the client without a bound, which may never answer ([`writer::send_positions`]). A
     /// thread that is given up is left behind with its producer, which the next one of its id fences.
     pub(super) fn hand_over(
         &mut self,
         list: TopicPartitionList,
-        group: Arc<ConsumerGroupMetadata>,
+        group: ConsumerGroupMetadata,
     ) -> Result<(), LogError> {
         const CALL: &str = "commit";
-        self.alone(CALL)?;
+        if self.handed.is_some() {
+            return Err(rewind(CALL, "the transaction before is not finished", ProducerFate::Usable));
+        }
         self.send_waiting()?;
         let writer = self.current(CALL)?;
         let (producer, began) = (writer.share(CALL)?, Instant::now());
@@ -199,9 +176,8 @@ impl Turns {
             return Err(rewind(CALL, "a transaction is being committed", ProducerFate::Unclear));
         }
         let count = self.writers.len();
-        let order = (1..=count).map(|step| (self.turn + step) % count.max(1));
-        for next in order.collect::<Vec<_>>() {
-            self.writers.get_mut(next).map_or(Ok(()), Writer::abort)?;
+        for step in 1..=count {
+            self.writers.get_mut((self.turn + step) % count).map_or(Ok(()), Writer::abort)?;
         }
         Ok(())
     }
@@ -232,7 +208,9 @@ fn end(
     if kafka_ffi::flush(producer.client(), deadline.saturating_duration_since(Instant::now())) {
         shared.flushed.store(true, Ordering::Release);
     }
-    writer::send_positions(producer, list, group, deadline)?;
+    if list.count() > 0 {
+        writer::send_positions(producer, list, group, deadline)?;
+    }
     if shared.given_up.load(Ordering::Acquire) {
         return Err(rewind("commit", "nobody waits for it any more", ProducerFate::Unclear));
     }

@@ -1,7 +1,7 @@
 //! One producer of a lane, and the transaction that is open on it. Limits: it does not know the group; the group's metadata is
 //! handed in with the positions.
 
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -145,40 +145,7 @@ impl Writer {
         }
     }
 
-    /// Adds positions to the open transaction, in the name of this member of the group.
-    ///
-    /// INVARIANT: the lane does not wait for the client without a bound. Where the group's coordinator goes away in the middle
-    /// of it, the call may never return, whatever time it was given (librdkafka 2.12). So another thread makes it, and is left
-    /// behind with that producer, which the next one of its id fences.
-    pub(super) fn send_positions(
-        &self,
-        list: &TopicPartitionList,
-        group: &Arc<ConsumerGroupMetadata>,
-    ) -> Result<(), LogError> {
-        const CALL: &str = "send positions";
-        let (producer, within) = (self.share(CALL)?, self.patience());
-        let (list, group) = (list.clone(), Arc::clone(group));
-        let (told, answer) = mpsc::channel();
-        let asked = std::thread::Builder::new().name("send-positions".to_owned()).spawn(move || {
-            let sent = send_positions(&producer, &list, &group, Instant::now() + within);
-            // Let go before the lane goes on: it may destroy the producer next.
-            drop(producer);
-            // Nobody listens any more where it took too long.
-            let _ = told.send(sent);
-        });
-        asked.map_err(|error| rewind(CALL, &error.to_string(), ProducerFate::Usable))?;
-        answer
-            .recv_timeout(within + PATIENCE)
-            .unwrap_or_else(|_| Err(rewind(CALL, "the client does not answer", ProducerFate::Unclear)))
-    }
-
-    /// Commits the open transaction.
-    pub(super) fn commit(&mut self) -> Result<Receipts, LogError> {
-        let result = commit(self.producer("commit")?, Instant::now() + self.patience());
-        self.ended(result)
-    }
-
-    /// The end of the transaction was answered, wherever it was asked for.
+    /// The end of the transaction was answered.
     pub(super) fn ended(&mut self, result: Result<(), LogError>) -> Result<Receipts, LogError> {
         self.is_open &= result.is_err();
         let receipts = self.collect();
@@ -252,7 +219,8 @@ impl Writer {
     }
 }
 
-/// Adds positions to the open transaction of a producer. It may never return: see [`Writer::send_positions`].
+/// Adds positions to the open transaction of a producer, in the name of this member of the group. Where the group's
+/// coordinator goes away in the middle of it, the client may never return, whatever time it was given (librdkafka 2.12).
 pub(super) fn send_positions(
     producer: &ThreadedProducer<Reports>,
     list: &TopicPartitionList,
