@@ -149,6 +149,7 @@ impl GateSettings {
             properties: self.properties.clone(),
             group: self.group.clone(),
             member: self.instance.as_ref().map(|instance| format!("{instance}-{lane}")),
+            is_first: lane == 0,
             writers: self.writers(lane),
             topics: self.lane.sources.keys().cloned().collect(),
             delivery: self.delivery,

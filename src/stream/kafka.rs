@@ -12,7 +12,7 @@ mod turns;
 mod unreadable;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerGroupMetadata};
@@ -24,10 +24,11 @@ pub use self::convert::record;
 use self::callbacks::Membership;
 use self::convert::{list_of, positions, read_committed};
 use self::fault::{fatal, retriable, rewind};
+use self::membership::Namesakes;
 use self::readers::Readers;
 use self::settings::KafkaSettings;
 use self::turns::Turns;
-use super::kafka_ffi::{self};
+use super::kafka_ffi;
 use super::log::{
     Cause, Committed, Event, Finished, Log, LogError, Mark, ProducerFate, Receipts, Refusal, Tag,
     TopicPartition,
@@ -53,8 +54,10 @@ pub struct KafkaLog {
     readers: Readers,
     topics: BTreeMap<String, Topic>,
     subscribed: bool,
-    /// When the lane has joined anew because the group took another for it.
-    rejoined: Vec<Instant>,
+    /// The partitions that the lane was told it has.
+    assigned: BTreeSet<TopicPartition>,
+    /// Others with this lane's name.
+    namesakes: Namesakes,
     /// Where reading was sent last.
     sought: BTreeMap<TopicPartition, Position>,
 }
@@ -62,6 +65,8 @@ pub struct KafkaLog {
 /// A transaction, or in at-least-once mode a batch.
 struct Open {
     group: ConsumerGroupMetadata,
+    /// The lane was a member of its group when it began.
+    is_member: bool,
     marks: Vec<Mark>,
 }
 
@@ -83,7 +88,8 @@ impl KafkaLog {
             settled: None,
             topics,
             subscribed: false,
-            rejoined: Vec::new(),
+            assigned: BTreeSet::new(),
+            namesakes: Namesakes::default(),
             sought: BTreeMap::new(),
         })
     }
@@ -148,12 +154,15 @@ impl Log for KafkaLog {
 
     fn begin(&mut self) -> Result<(), LogError> {
         const CALL: &str = "begin";
+        // Before and after: a client that has left, and has joined again meanwhile, has another id.
+        let before = kafka_ffi::member_id(self.consumer.client());
         let group = self
             .consumer
             .group_metadata()
             .ok_or_else(|| LogError::Fatal(Cause { call: CALL, detail: "there is no group".into() }))?;
+        let is_member = before.is_some() && before == kafka_ffi::member_id(self.consumer.client());
         self.writers.begin()?;
-        self.open = Some(Open { group, marks: Vec::new() });
+        self.open = Some(Open { group, is_member, marks: Vec::new() });
         Ok(())
     }
 
@@ -182,6 +191,12 @@ impl Log for KafkaLog {
             let settled = self.commit_at_least_once(marks);
             self.settled = Some(settled.map(|receipts| Finished { receipts, took: began.elapsed() }));
             return Ok(());
+        }
+        // INVARIANT: positions are sent by a member only. A client that lost first its generation and then its member id would send
+        // neither, and what comes without either a broker takes unchecked (KIP-447), whoever has the partitions by then.
+        if !marks.is_empty() && !open.is_member {
+            self.open = Some(open);
+            return Err(rewind("commit", "the lane is no member of its group", ProducerFate::Usable));
         }
         self.writers.hand_over(positions(marks)?, open.group)
     }
@@ -317,9 +332,10 @@ impl Log for KafkaLog {
     fn leave(&mut self) {
         self.consumer.unsubscribe();
         self.subscribed = false;
+        self.namesakes.needs_none();
     }
 
     fn has_left(&self) -> bool {
-        !kafka_ffi::is_member(self.consumer.client())
+        kafka_ffi::member_id(self.consumer.client()).is_none()
     }
 }

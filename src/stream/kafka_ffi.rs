@@ -2,7 +2,7 @@
 //! no decisions; each function says why the safe way does not do.
 #![expect(unsafe_code, reason = "calls to librdkafka; each says why it is sound")]
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_char};
 use std::time::Duration;
 
 use rdkafka::client::{Client, ClientContext};
@@ -169,20 +169,60 @@ pub fn known_end<C: ClientContext>(client: &Client<C>, topic: &Topic, partition:
     (result == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
 }
 
-/// Whether the consumer has a member id: it loses it when its request to leave the group is on its way, which rdkafka
-/// does not tell. Closing before that keeps a static member in the group until its session ends.
-pub fn is_member<C: ClientContext>(client: &Client<C>) -> bool {
+/// The consumer's member id: it loses it when its request to leave the group is on its way, which rdkafka does not tell.
+/// Closing before that keeps a static member in the group until its session ends.
+pub fn member_id<C: ClientContext>(client: &Client<C>) -> Option<String> {
     // SAFETY: the client lives over the call; a non-null result is a C string of the caller's, read before it is freed
     // once by librdkafka's own allocator.
     unsafe {
         let id = sys::rd_kafka_memberid(client.native_ptr());
         if id.is_null() {
-            return false;
+            return None;
         }
-        let member = *id != 0;
+        let member = text(id);
         sys::rd_kafka_mem_free(client.native_ptr(), id.cast());
-        member
+        Some(member).filter(|member| !member.is_empty())
     }
+}
+
+/// The ids of a group's members, as far as brokers answer in time; `None` where the one that knows does not. rdkafka's
+/// `fetch_group_list` tells nothing where any broker of the cluster is silent, and leaks what the others have told.
+pub fn members_of<C: ClientContext>(client: &Client<C>, group: &str, wait: Duration) -> Option<Vec<String>> {
+    let name = CString::new(group).ok()?;
+    let mut list = std::ptr::null();
+    // SAFETY: the client and the name live over the call, and the out-pointer is valid for its write. A non-null list is
+    // the caller's until it is destroyed, once, after the last read; its counts are those of its arrays, which a count
+    // above zero makes non-null, and its strings end with a zero or are null.
+    unsafe {
+        sys::rd_kafka_list_groups(client.native_ptr(), name.as_ptr(), &raw mut list, millis(wait));
+        if list.is_null() {
+            return None;
+        }
+        let mut members = None;
+        for at in 0..usize::try_from((*list).group_cnt).unwrap_or(0) {
+            let found = &*(*list).groups.add(at);
+            let is_known = found.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+            if is_known && text(found.group) == group {
+                let count = usize::try_from(found.member_cnt).unwrap_or(0);
+                members = Some((0..count).map(|at| text((*found.members.add(at)).member_id)).collect());
+            }
+        }
+        sys::rd_kafka_group_list_destroy(list);
+        members
+    }
+}
+
+/// A C string of librdkafka's; of none, nothing.
+///
+/// # Safety
+///
+/// It is null, or ends with a zero and is not changed over the call.
+unsafe fn text(string: *const c_char) -> String {
+    if string.is_null() {
+        return String::new();
+    }
+    // SAFETY: as this function's caller promises.
+    unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned()
 }
 
 /// Sets how long the mock cluster that lives in this client waits for more members before a group's first rebalance

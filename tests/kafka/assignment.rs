@@ -1,19 +1,37 @@
 //! What the client does with a partition that it has just been given: it is read from where the lane says, wherever the
-//! client itself would have begun.
+//! client itself would have begun. And with one that it had: no position of it is sent by a client that the group has given up.
 
 use std::collections::BTreeSet;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use countersign::authorize::ids::{Position, Topic};
 use countersign::config::{Delivery, KafkaProperties};
 use countersign::stream::kafka::KafkaLog;
 use countersign::stream::kafka::settings::{KafkaSettings, writer_prefix};
-use countersign::stream::log::{Event, Log as _, TopicPartition};
+use countersign::stream::log::{Committed, Event, Log as _, LogError, Mark, ProducerFate, TopicPartition};
 
-use crate::support::kafka::{NewRecord, broker};
+use crate::support::kafka::{Broker, NewRecord, broker};
 
 /// The client asks for the end of a partition again half a second after an answer that came too late.
 const LATER: Duration = Duration::from_millis(1500);
+
+fn settings(broker: &Broker, topic: &str) -> KafkaSettings {
+    let group = broker.unique("assignment");
+    let mut properties = KafkaProperties::default();
+    properties.set("bootstrap.servers", broker.bootstrap());
+    KafkaSettings {
+        properties,
+        writers: vec![format!("{}one", writer_prefix(&group))],
+        group,
+        member: None,
+        is_first: true,
+        topics: vec![Topic::parse(topic).expect("a topic")],
+        delivery: Delivery::ExactlyOnce,
+        batch_bytes: None,
+        transaction_timeout: Duration::from_secs(5),
+    }
+}
 
 #[test]
 fn a_partition_just_gained_is_read_from_where_the_lane_says() {
@@ -23,20 +41,7 @@ fn a_partition_just_gained_is_read_from_where_the_lane_says() {
     let one =
         |partition| NewRecord { partition: Some(partition), value: Some(vec![1]), ..NewRecord::default() };
     broker.produce(&topic, &(0..PARTITIONS).map(one).collect::<Vec<_>>());
-    let group = broker.unique("assignment");
-    let mut properties = KafkaProperties::default();
-    properties.set("bootstrap.servers", broker.bootstrap());
-    let mut log = KafkaLog::new(KafkaSettings {
-        properties,
-        writers: vec![format!("{}one", writer_prefix(&group))],
-        group,
-        member: None,
-        topics: vec![Topic::parse(&topic).expect("a topic")],
-        delivery: Delivery::ExactlyOnce,
-        batch_bytes: None,
-        transaction_timeout: Duration::from_secs(5),
-    })
-    .expect("clients");
+    let mut log = KafkaLog::new(settings(broker, &topic)).expect("clients");
     log.join().expect("the lane joins");
     let mut waiting: Vec<TopicPartition> = Vec::new();
     let mut read = BTreeSet::new();
@@ -58,4 +63,93 @@ fn a_partition_just_gained_is_read_from_where_the_lane_says() {
     let missing: Vec<i32> = (0..PARTITIONS).filter(|partition| !read.contains(partition)).collect();
     assert!(missing.is_empty(), "the first record of partitions {missing:?} was passed over");
     log.leave();
+}
+
+/// A lane that did not ask the group for too long still has its batch in hand, and in its client no member id any more.
+#[test]
+fn a_client_that_the_group_has_given_up_sends_no_position() {
+    let Some(broker) = broker("a client that the group has given up sends no position") else { return };
+    let topic = broker.create_topic("given-up", 1, &[]);
+    let mut settings = settings(broker, &topic);
+    settings.properties.set("max.poll.interval.ms", "6000");
+    settings.properties.set("session.timeout.ms", "6000");
+    let mut log = KafkaLog::new(settings).expect("clients");
+    log.join().expect("the lane joins");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let had = loop {
+        assert!(Instant::now() < deadline, "no partition");
+        match log.poll(Duration::from_millis(50)).expect("a working client") {
+            Event::Assigned(had) if !had.is_empty() => break had,
+            _ => {}
+        }
+    };
+    let marks = [Mark { of: had[0].clone(), position: Position(7), metadata: String::new() }];
+    log.begin().expect("a transaction");
+    log.hand_over(&marks).expect("a member's positions");
+    log.finish().expect("they are committed");
+    while !log.has_left() {
+        assert!(Instant::now() < deadline, "the group gives nobody up");
+        sleep(Duration::from_millis(50));
+    }
+    log.begin().expect("a transaction");
+    let marks = [Mark { position: Position(3), ..marks[0].clone() }];
+    let sent = log.hand_over(&marks).and_then(|()| log.finish());
+    assert!(matches!(sent, Err(LogError::AbortAndRewind { producer: ProducerFate::Usable, .. })), "{sent:?}");
+    log.abort().expect("nothing was written");
+    let stands = log.committed(&had, Duration::from_secs(5)).expect("an answer");
+    assert!(matches!(stands[&had[0]], Committed::At(Position(7), _)), "{stands:?}");
+}
+
+/// The client that is thrown out does not always say that it has lost anything. What the lane still took for its own it would go
+/// on with once it has joined anew, from where it stood before: over what the other has committed meanwhile.
+#[test]
+fn a_lane_that_another_of_its_name_throws_out_hears_that_all_is_lost() {
+    let Some(broker) = broker("a lane that another of its name throws out hears that all is lost") else {
+        return;
+    };
+    let topic = broker.create_topic("thrown-out", 6, &[]);
+    let named = KafkaSettings { member: Some("one-0".to_owned()), ..settings(broker, &topic) };
+    let gain = |log: &mut KafkaLog| {
+        log.join().expect("the lane joins");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            assert!(Instant::now() < deadline, "no partition");
+            match log.poll(Duration::from_millis(50)).expect("a working client") {
+                Event::Assigned(had) if !had.is_empty() => return had,
+                _ => {}
+            }
+        }
+    };
+    let mut logs = [KafkaLog::new(named.clone()).expect("clients"), KafkaLog::new(named).expect("clients")];
+    let mut had = gain(&mut logs[0]);
+    had.sort();
+    // By turns, as two that do share a name do.
+    for turn in 0..2 {
+        let [older, newer] = &mut logs;
+        let (thrown_out, by) = if turn == 0 { (older, newer) } else { (newer, older) };
+        if turn == 0 {
+            let mut taken = gain(by);
+            taken.sort();
+            assert_eq!(taken, had, "the other has what this one had");
+        }
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            assert!(Instant::now() < deadline, "nobody says that all is lost");
+            match thrown_out.poll(Duration::from_millis(50)) {
+                Ok(Event::Lost(mut lost)) => {
+                    lost.sort();
+                    assert_eq!(lost, had);
+                    break;
+                }
+                Ok(_) | Err(LogError::Retriable(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        if turn == 0 {
+            // It joins anew, once, and throws the other out.
+            let mut again = gain(thrown_out);
+            again.sort();
+            assert_eq!(again, had);
+        }
+    }
 }

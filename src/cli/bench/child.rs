@@ -182,7 +182,8 @@ mod tests {
         fs::create_dir(&own).unwrap();
         let script = "trap 'echo told; exit 7' TERM; echo ready; while :; do sleep 0.01; done";
         let mut child = Child::start(&["sh", "-c", script], &[("A", "b")], Some(&own), &log).unwrap();
-        while !fs::read_to_string(&log).unwrap().contains("ready") {
+        // The file may not be there yet: the shell says the process id first.
+        while !fs::read_to_string(&log).unwrap_or_default().contains("ready") {
             std::thread::sleep(LOOK);
         }
         assert!(child.resident().is_some_and(|bytes| bytes > 0) && child.cpu().is_some());

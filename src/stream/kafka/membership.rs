@@ -1,8 +1,7 @@
 //! What becomes of a lane's membership when its consumer fails: it ends where another has taken its name, and begins anew where
 //! it only seems so. Limits: what the group says of partitions comes by [`super::callbacks`].
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer as _;
@@ -10,16 +9,71 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::KafkaLog;
 use super::callbacks::Membership;
-use super::convert::partitions_of;
 use super::fault::{fatal, retriable, rewind};
 use super::unreadable::is_damage;
 use crate::authorize::ids::Topic;
+use crate::stream::kafka_ffi;
 use crate::stream::log::{Cause, Event, LogError, ProducerFate, TopicPartition};
 
 const CALL: &str = "poll";
-/// So often within such a time it may be no other: several sessions, with the coordinators that change meanwhile.
-const FORGIVEN: usize = 2;
-const FORGIVEN_WITHIN: Duration = Duration::from_secs(30);
+/// So often within such a time another may have its name and yet be none: far longer than two that do share one take to
+/// throw each other out, three times, of a group whose coordinator changes meanwhile.
+const FORGIVEN: usize = 1;
+const FORGIVEN_WITHIN: Duration = Duration::from_secs(120);
+/// How long the brokers are asked who is in the group.
+const ASKED: Duration = Duration::from_secs(2);
+/// Ids by which the group has known this lane, at most; the oldest is forgotten.
+const IDS: usize = 16;
+/// A static member's id is its name, a dash and such a number of characters (a UUID).
+const UNIQUE: usize = 36;
+
+/// What the lane knows of others with its name, and of itself under its own.
+#[derive(Default)]
+pub(super) struct Namesakes {
+    /// The member ids that it has had, the newest last.
+    ids: VecDeque<String>,
+    /// What the group has said when it took another for this lane, until it is settled who that is.
+    doubt: Option<String>,
+    /// When it has joined anew although another had its name.
+    forgiven: Vec<Instant>,
+}
+
+impl Namesakes {
+    pub(super) fn is_called(&mut self, id: Option<String>) {
+        let Some(id) = id.filter(|id| self.ids.back() != Some(id)) else { return };
+        if self.ids.len() >= IDS {
+            self.ids.pop_front();
+        }
+        self.ids.push_back(id);
+    }
+
+    pub(super) fn is_doubted(&self) -> bool {
+        self.doubt.is_some()
+    }
+
+    /// Whoever leaves the group needs no name in it.
+    pub(super) fn needs_none(&mut self) {
+        self.doubt = None;
+    }
+
+    /// Whether one of a group's members has `name` and is not known to be this lane.
+    fn has(&self, name: &str, members: &[String]) -> bool {
+        members.iter().any(|id| {
+            let unique = id.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
+            unique.is_some_and(|unique| unique.len() == UNIQUE) && !self.ids.contains(id)
+        })
+    }
+
+    /// Whether once more another with its name is taken for none.
+    fn forgives(&mut self) -> bool {
+        self.forgiven.retain(|at| at.elapsed() <= FORGIVEN_WITHIN);
+        let forgives = self.forgiven.len() < FORGIVEN;
+        if forgives {
+            self.forgiven.push(Instant::now());
+        }
+        forgives
+    }
+}
 
 impl KafkaLog {
     pub(super) fn subscribe(&mut self) -> Result<(), LogError> {
@@ -34,7 +88,7 @@ impl KafkaLog {
     /// What a poll that failed means.
     pub(super) fn failed(&mut self, error: &KafkaError) -> Result<Event, LogError> {
         match (self.consumer.client().fatal_error(), error) {
-            (Some((Code::FencedInstanceId, _)), _) if self.may_rejoin() => self.join_anew(),
+            (Some((Code::FencedInstanceId, detail)), _) if self.subscribed => self.doubt(detail),
             (Some((_, detail)), _) => Err(LogError::Fatal(Cause { call: CALL, detail })),
             (None, KafkaError::MessageConsumptionFatal(_)) => {
                 Err(LogError::Fatal(Cause { call: CALL, detail: error.to_string() }))
@@ -47,53 +101,94 @@ impl KafkaLog {
         }
     }
 
-    /// Whether to try again under a name that another seems to have. It may be no other. A client that hears nothing of its
-    /// coordinator for a session forgets its member id, yet goes on with heartbeats until the lane has let its partitions go,
-    /// and the coordinator, back again, takes them for those of somebody else (librdkafka 2.12,
-    /// `rd_kafka_cgrp_session_timeout_check`); or a request to join that the client has given up is served after the next.
-    /// INVARIANT: of two that do have one name the older ends. It is thrown out first, and so is the first to be thrown out once
-    /// too often. (One that stood still meanwhile may come back as the newer of the two.)
-    fn may_rejoin(&mut self) -> bool {
-        self.rejoined.retain(|at| at.elapsed() <= FORGIVEN_WITHIN);
-        self.subscribed && self.rejoined.len() < FORGIVEN
-    }
-
-    /// Joins the group with a new consumer: the old one is of no more use. INVARIANT: the lane is told at once that everything
-    /// is lost. What it still took for its own it would have assigned to the new consumer by hand, as soon as it goes on.
-    fn join_anew(&mut self) -> Result<Event, LogError> {
-        let name = self.settings.member.as_deref().unwrap_or_default();
-        tracing::warn!(
-            name,
-            "the group takes somebody else for this lane: it joins anew, and ends if that comes again"
-        );
+    /// The group has taken another for this lane. INVARIANT: the lane is told at once that everything is lost, and the consumer is
+    /// another: the old one is of no more use, and what the lane still took for its own it would have assigned to the new one by hand.
+    fn doubt(&mut self, detail: String) -> Result<Event, LogError> {
+        self.namesakes.is_called(kafka_ffi::member_id(self.consumer.client()));
+        self.namesakes.doubt = Some(detail);
         let consumer = self
             .settings
             .consumer()
             .create_with_context(Membership::default())
             .map_err(|error| fatal("create consumer", &error))?;
-        let said = Arc::clone(self.consumer.context());
-        let mut had: BTreeSet<TopicPartition> = self
-            .consumer
-            .assignment()
-            .map(|list| partitions_of(&list))
-            .unwrap_or_default()
-            .into_iter()
-            .collect();
-        // Closed before the new one joins. A static member leaves no group by being closed.
+        // Closed before the new one joins. A static member leaves no group by being closed. What the old one still had to say of
+        // its assignment goes with it; it does not always say that it has lost anything.
         drop(std::mem::replace(&mut self.consumer, consumer));
         self.held = None;
         self.sought.clear();
-        while let Some(event) = said.next() {
-            match event {
-                Event::Assigned(partitions) | Event::Revoked(partitions) | Event::Lost(partitions) => {
-                    had.extend(partitions);
-                }
-                Event::Idle | Event::Record(_) | Event::Unreadable(..) => {}
+        let had: Vec<TopicPartition> = std::mem::take(&mut self.assigned).into_iter().collect();
+        self.subscribed = false;
+        Ok(if had.is_empty() { Event::Idle } else { Event::Lost(had) })
+    }
+
+    /// Joins anew if nobody else has this lane's name. It may be no other: a client that hears nothing of its coordinator for
+    /// a session forgets its member id, yet goes on with heartbeats until the lane has let its partitions go, and the coordinator, back
+    /// again, takes them for those of somebody else (librdkafka 2.12, `rd_kafka_cgrp_session_timeout_check`): then the group lists
+    /// nobody, or this lane under an id that it has had. Or a request to join that the client has given up is served after the
+    /// next, under an id that nobody has heard of; so once in a while the first lane forgives a stranger. INVARIANT: of two gates
+    /// that do have one name one ends, and only one. Their first lanes throw each other out in turns, and the first to have been
+    /// thrown out, the older, is the first to be so once too often. The other lanes throw nobody out: they wait.
+    pub(super) fn settle_name(&mut self, wait: Duration) -> Result<Event, LogError> {
+        let name = self.settings.member.clone().unwrap_or_default();
+        let Some(members) = kafka_ffi::members_of(self.consumer.client(), &self.settings.group, ASKED) else {
+            return Err(LogError::Retriable(Cause {
+                call: "list the group",
+                detail: format!("no broker says who is called `{name}`"),
+            }));
+        };
+        if self.namesakes.has(&name, &members) {
+            if !self.settings.is_first {
+                std::thread::sleep(wait);
+                return Ok(Event::Idle);
+            }
+            if !self.namesakes.forgives() {
+                let detail = self.namesakes.doubt.take().unwrap_or_default();
+                return Err(LogError::Fatal(Cause { call: CALL, detail }));
             }
         }
-        self.rejoined.push(Instant::now());
-        self.subscribed = false;
-        self.subscribe().map_err(|error| LogError::Fatal(error.cause().clone()))?;
-        Ok(if had.is_empty() { Event::Idle } else { Event::Lost(had.into_iter().collect()) })
+        tracing::warn!(
+            name,
+            "the group took somebody else for this lane: it joins anew, and ends if another has its name"
+        );
+        self.subscribe()?;
+        self.namesakes.doubt = None;
+        Ok(Event::Idle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namesake_is_another_member_of_exactly_this_name() {
+        let id = |name: &str, n: u8| format!("{name}-{n:08}-0000-4000-8000-000000000000");
+        let mut namesakes = Namesakes::default();
+        namesakes.is_called(Some(id("one-0", 1)));
+        namesakes.is_called(Some(id("one-0", 2)));
+        let others = [id("one-1", 3), id("one-0-0", 3), id("two-0", 3), "rdkafka-1".to_owned()];
+        assert!(!namesakes.has("one-0", &others));
+        assert!(!namesakes.has("one-0", &[id("one-0", 1)]), "an id that it has had");
+        assert!(namesakes.has("one-0", &[id("one-1", 3), id("one-0", 3)]));
+        assert!(!namesakes.has("one-0", &[]));
+    }
+
+    #[test]
+    fn a_stranger_is_forgiven_once() {
+        let mut namesakes = Namesakes::default();
+        assert!(namesakes.forgives());
+        assert!(!namesakes.forgives());
+    }
+
+    #[test]
+    fn ids_are_bounded_and_the_newest_stays() {
+        let mut namesakes = Namesakes::default();
+        for n in 0..100 {
+            namesakes.is_called(Some(n.to_string()));
+            namesakes.is_called(Some(n.to_string()));
+            namesakes.is_called(None);
+        }
+        assert_eq!(namesakes.ids.len(), IDS);
+        assert_eq!(namesakes.ids.back().map(String::as_str), Some("99"));
     }
 }

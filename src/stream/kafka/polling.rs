@@ -11,6 +11,7 @@ use super::KafkaLog;
 use super::convert::to_record;
 use super::unreadable::is_damage;
 use crate::authorize::ids::Topic;
+use crate::stream::kafka_ffi;
 use crate::stream::log::{Event, LogError};
 
 /// Errors that one look passes over, at most: far more than a client makes between two looks.
@@ -43,9 +44,26 @@ pub(super) fn look<C: ConsumerContext>(
 }
 
 impl KafkaLog {
+    /// The next event. INVARIANT: what is assigned here is what the lane was told that it has, whatever the client thinks.
     pub(super) fn next_event(&mut self, wait: Duration) -> Result<Event, LogError> {
+        let event = self.look_for_event(wait)?;
+        match &event {
+            Event::Assigned(partitions) => self.assigned.extend(partitions.iter().cloned()),
+            Event::Revoked(partitions) | Event::Lost(partitions) => {
+                self.assigned.retain(|of| !partitions.contains(of));
+            }
+            Event::Idle | Event::Record(_) | Event::Unreadable(..) => {}
+        }
+        Ok(event)
+    }
+
+    fn look_for_event(&mut self, wait: Duration) -> Result<Event, LogError> {
         if let Some(event) = self.consumer.context().next() {
+            self.namesakes.is_called(kafka_ffi::member_id(self.consumer.client()));
             return Ok(event);
+        }
+        if self.namesakes.is_doubted() {
+            return self.settle_name(wait);
         }
         if let Some(record) = self.held.take() {
             return Ok(Event::Record(record));

@@ -25,6 +25,8 @@ pub struct KafkaSettings {
     pub group: String,
     /// `<instance>-<lane>` for static membership; `None` for dynamic.
     pub member: Option<String>,
+    /// This is the gate's first lane: it finds out for all of them whether another gate has their name.
+    pub is_first: bool,
     /// The transactional ids, one for each producer; they begin with [`KafkaSettings::writer_prefix`].
     pub writers: Vec<String>,
     /// The source topics of all routes.

@@ -72,6 +72,36 @@ fn of_two_gates_with_one_name_the_older_ends_and_says_so() {
     gate.terminate();
 }
 
+#[test]
+fn of_two_gates_with_one_name_one_stays_even_if_the_other_stood_still() {
+    let _alone = alone();
+    let Some(site) = site("of two gates with one name one stays even if the other stood still") else {
+        return;
+    };
+    let load = Load::start(&site, Dice::new("faults::standstill"), 10);
+    let mut gates = [site.start_ready(Some("one")), site.start_ready(Some("two"))];
+    gates[0].pause();
+    sleep(STANDSTILL);
+    let mut newer = site.start_ready(Some("one"));
+    gates[0].resume();
+    let older_ended = wait_for("one of the two to end", || match (gates[0].ended(), newer.ended()) {
+        (None, None) => None,
+        (ended, _) => Some(ended.is_some()),
+    });
+    let [older, mut other] = gates;
+    let (ended, mut stayed) = if older_ended { (older, newer) } else { (newer, older) };
+    expect_replaced(&site, ended);
+    // Long enough for what is left of a quarrel: sessions of both are over.
+    sleep(STANDSTILL);
+    for gate in [&mut stayed, &mut other] {
+        gate.wait_ready();
+    }
+    let ledger = load.stop();
+    ledger.settle(&site);
+    stayed.terminate();
+    other.terminate();
+}
+
 /// Stops a gate where it stands, with a transaction open.
 fn stop_within_a_transaction(site: &Site, gate: &GateProcess) {
     wait_for("a gate that stands still within a transaction", || {

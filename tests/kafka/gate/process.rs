@@ -137,6 +137,11 @@ impl GateProcess {
         self.process.signal(Signal::SIGHUP);
     }
 
+    /// Its exit code, once it has ended.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.process.ended()
+    }
+
     /// Waits until it ends by itself; its exit code.
     pub fn wait(&mut self) -> i32 {
         wait_for("the gate to end", || self.process.ended())

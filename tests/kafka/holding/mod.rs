@@ -126,6 +126,7 @@ impl Office {
             properties: self.properties(),
             group: self.group.clone(),
             member: Some(name.to_owned()),
+            is_first: true,
             writers: ["a", "b"].map(|turn| format!("{}{name}-{turn}", writer_prefix(&self.group))).into(),
             topics: vec![topic(&self.from)],
             delivery: Delivery::ExactlyOnce,

@@ -59,6 +59,7 @@ impl Route {
             properties,
             group: self.group.clone(),
             member: member.map(str::to_owned),
+            is_first: true,
             writers: ["a", "b"].map(|turn| format!("{}{name}-{turn}", writer_prefix(&self.group))).into(),
             topics: vec![topic(&self.from)],
             delivery: Delivery::ExactlyOnce,

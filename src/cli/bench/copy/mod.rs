@@ -71,6 +71,7 @@ impl CopySettings {
             properties,
             group: self.group.clone(),
             member: None,
+            is_first: true,
             // Other processes of the group have other numbers.
             writers: (0..turns)
                 .map(|turn| format!("{}.{}-{lane}-{turn}", self.group, std::process::id()))
