@@ -132,7 +132,7 @@ fn decisions(criterion: &mut Criterion) {
         });
 
         let set: PolicySet = text.parse().expect("policies");
-        let index = Index::new(&set, set.policies()).expect("an index");
+        let index = Index::new(set.policies());
         let schema = SCHEMA.parse().expect("a schema");
         let cedar = cedar_policy::Entities::from_json_str(&store(count), Some(&schema)).expect("entities");
         let context = answer.context_json.expect("a context");

@@ -214,7 +214,7 @@ fn the_index_answers_as_cedar_does_over_the_whole_set() {
     let result = runner.run(&generated(), |(policies, templates, stored, requests)| {
         let set = set_of(&policies, &templates);
         let entities = stored.entities();
-        let index = Index::new(&set, set.policies()).unwrap();
+        let index = Index::new(set.policies());
         prop_assert_eq!(index.len(), set.num_of_policies());
         for request in requests.iter().map(request) {
             let (indexed, expected) =
@@ -280,7 +280,7 @@ fn who_is_asked_follows_the_request_and_not_the_number_of_policies() {
             })
             .collect();
         let set = set_of(&texts, &[]);
-        let index = Index::new(&set, set.policies()).unwrap();
+        let index = Index::new(set.policies());
         let parents = HashSet::from([uid("Team::\"2\"")]);
         let principal = Entity::new_no_attrs(uid("Workload::\"7\""), parents);
         let entities = Entities::from_entities([principal], None).unwrap();

@@ -5,11 +5,11 @@ use std::fmt;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256,
+    RSA_PSS_SHA256, RsaKeyPair,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ed25519_dalek::Signer as _;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
@@ -42,7 +42,7 @@ pub struct SigningKey {
 
 enum Inner {
     P256(EcdsaKeyPair),
-    Ed25519(Box<ed25519_dalek::SigningKey>),
+    Ed25519(Ed25519KeyPair),
     Rsa(RsaKeyPair),
 }
 
@@ -105,11 +105,8 @@ impl SigningKey {
             Algorithm::EdDsa => {
                 let seed: Zeroizing<[u8; 32]> =
                     Zeroizing::new(secret("d")?.as_slice().try_into().map_err(|_| KeyError::Encoding("d"))?);
-                let key = ed25519_dalek::SigningKey::from_bytes(&seed);
-                if key.verifying_key().as_bytes()[..] != member("x")? {
-                    return Err(KeyError::Inconsistent);
-                }
-                Inner::Ed25519(Box::new(key))
+                let pair = Ed25519KeyPair::from_seed_and_public_key(seed.as_slice(), &member("x")?);
+                Inner::Ed25519(pair.map_err(|_| KeyError::Inconsistent)?)
             }
             Algorithm::Rs256 | Algorithm::Ps256 => {
                 let components = aws_lc_rs::rsa::KeyPairComponents {
@@ -164,9 +161,9 @@ impl SigningKey {
                 (Inner::P256(pair), public)
             }
             Algorithm::EdDsa => {
-                let key = ed25519_dalek::SigningKey::from_bytes(seed);
-                let x = URL_SAFE_NO_PAD.encode(key.verifying_key().as_bytes());
-                (Inner::Ed25519(Box::new(key)), json!({"kty": "OKP", "crv": "Ed25519", "x": x}))
+                let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| KeyError::Seed)?;
+                let x = URL_SAFE_NO_PAD.encode(pair.public_key());
+                (Inner::Ed25519(pair), json!({"kty": "OKP", "crv": "Ed25519", "x": x}))
             }
             Algorithm::Rs256 | Algorithm::Ps256 => return Err(KeyError::Seed),
         };
@@ -249,7 +246,7 @@ impl SigningKey {
         // The library asks for a random source and uses its own.
         let random = SystemRandom::new();
         match &self.inner {
-            Inner::Ed25519(key) => Ok(key.sign(message).to_bytes().to_vec()),
+            Inner::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
             Inner::P256(pair) => {
                 pair.sign(&random, message).map(|s| s.as_ref().to_vec()).map_err(|_| SignError::Key)
             }

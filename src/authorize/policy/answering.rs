@@ -222,11 +222,11 @@ impl Bundle {
                 shape => self.answer_value("", &member.name, shape, facts).map_err(wrong)?,
             };
             if let Some(value) = value {
-                let value = value.expression(&self.times).ok_or("the context has a member twice")?;
-                members.push((member.name.to_string(), value));
+                members.push((&*member.name, value));
             }
         }
-        Context::from_pairs(members).map_err(|error| shown(&error.to_string()).into_owned())
+        let context = Value::Record(members).context(&self.times);
+        context.ok_or_else(|| "the context has a member twice".to_owned())
     }
 
     fn answer_group<'a>(

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use cedar_policy::{Context, Decision, EntityTypeName, EntityUid, Request};
+use cedar_policy::{Decision, EntityTypeName, EntityUid, Request};
 
 use super::answer::{Allowed, Answer, Conditional, StepUp};
 use super::bundle::{Action, Bundle};
@@ -135,14 +135,7 @@ impl Bundle {
             .context
             .build(facts, &known)
             .map_err(|wrong| format!("`{}` {}", shown(&wrong.path), wrong.problem))?;
-        let mut members = Vec::new();
-        if let super::value::Value::Record(record) = &value {
-            for (name, value) in record {
-                let value = value.expression(&self.times).ok_or("the context has a member twice")?;
-                members.push(((*name).to_owned(), value));
-            }
-        }
-        let context = Context::from_pairs(members).map_err(|error| shown(&error.to_string()).into_owned())?;
+        let context = value.context(&self.times).ok_or("the context has a member twice")?;
         let mut mask = Mask::new(facts.mask);
         let mut context_json = String::new();
         value.write_json(&mut context_json, &mut mask);

@@ -1,19 +1,35 @@
 //! The scope index: which policies could apply to a request, by the principal, resource and action that their scopes
 //! name, so that the cost of a decision follows those and not all there are. Limits: candidates alone; Cedar evaluates
-//! each of them whole, scope included, and the combined answer is Cedar's over the whole set.
+//! each of them whole, scope included, and the combined answer is Cedar's over the whole set. Cedar's evaluator is asked
+//! and not its authorizer, which would make the condition of each policy anew, and an evaluator for each group of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use cedar_policy::{
-    ActionConstraint, AuthorizationError, Authorizer, Decision, Entities, EntityTypeName, EntityUid, Policy,
-    PolicySet, PolicySetError, PrincipalConstraint, Request, ResourceConstraint,
+    ActionConstraint, Decision, Entities, EntityTypeName, EntityUid, Policy, PrincipalConstraint, Request,
+    ResourceConstraint,
 };
+use cedar_policy_core::ast;
+use cedar_policy_core::evaluator::Evaluator;
+use cedar_policy_core::extensions::Extensions;
 
 /// Policies by scope: principal, then resource, then action.
 #[derive(Debug, Default)]
 pub struct Index {
-    policies: Axis<Axis<Axis<PolicySet>>>,
+    policies: Axis<Axis<Axis<Vec<Arc<Candidate>>>>>,
     len: usize,
+}
+
+/// A policy as it is asked.
+#[derive(Debug)]
+struct Candidate {
+    id: String,
+    effect: ast::Effect,
+    /// Its scope and its conditions, as one expression.
+    condition: ast::Expr,
+    /// What stands in the slots of its template.
+    slots: ast::SlotEnv,
 }
 
 /// What Cedar says about a request: the same whether it looked at all policies or at the candidates.
@@ -51,17 +67,14 @@ struct Place<'r> {
 }
 
 impl Index {
-    /// Indexes some policies of a set, links of templates included.
-    pub fn new<'p>(
-        set: &PolicySet,
-        policies: impl IntoIterator<Item = &'p Policy>,
-    ) -> Result<Self, Box<PolicySetError>> {
+    /// Indexes policies, links of templates included.
+    pub fn new<'p>(policies: impl IntoIterator<Item = &'p Policy>) -> Self {
         let mut index = Self::default();
         for policy in policies {
-            index.add(set, policy)?;
+            index.add(policy);
             index.len += 1;
         }
-        Ok(index)
+        index
     }
 
     /// How many policies it holds.
@@ -74,13 +87,19 @@ impl Index {
         self.len == 0
     }
 
-    fn add(&mut self, set: &PolicySet, policy: &Policy) -> Result<(), Box<PolicySetError>> {
+    fn add(&mut self, policy: &Policy) {
+        let inner: &ast::Policy = policy.as_ref();
+        let candidate = Arc::new(Candidate {
+            id: inner.id().to_string(),
+            effect: inner.effect(),
+            condition: inner.condition(),
+            slots: inner.env().clone(),
+        });
         let by_principal = self.policies.slot(principal_scope(policy));
         let by_resource = by_principal.slot(resource_scope(policy));
         for scope in action_scopes(policy) {
-            add(by_resource.slot(scope), set, policy)?;
+            by_resource.slot(scope).push(candidate.clone());
         }
-        Ok(())
     }
 
     /// Decides as Cedar would over all policies of the index.
@@ -88,18 +107,27 @@ impl Index {
     /// `entities` is shared, never copied; an entity that is not in it has no attributes and no ancestors.
     pub fn is_authorized(&self, request: &Request, entities: &Entities) -> Response {
         let mut answer = Combined::default();
-        self.visit(request, entities, &mut |candidates| answer.ask(request, candidates, entities));
+        let asked: &ast::Request = request.as_ref();
+        let evaluator = Evaluator::new(asked.clone(), entities.as_ref(), Extensions::all_available());
+        self.visit(request, entities, &mut |candidates| {
+            candidates.iter().for_each(|candidate| answer.ask(candidate, &evaluator));
+        });
         answer.into_response()
     }
 
     /// How many policies are asked about this request: what a decision costs.
     pub fn candidates(&self, request: &Request, entities: &Entities) -> usize {
         let mut count = 0;
-        self.visit(request, entities, &mut |candidates| count += candidates.num_of_policies());
+        self.visit(request, entities, &mut |candidates| count += candidates.len());
         count
     }
 
-    fn visit<'i>(&'i self, request: &Request, entities: &Entities, found: &mut impl FnMut(&'i PolicySet)) {
+    fn visit<'i>(
+        &'i self,
+        request: &Request,
+        entities: &Entities,
+        found: &mut impl FnMut(&'i Vec<Arc<Candidate>>),
+    ) {
         // A request made by this crate has all three; one without matches no scope that names something.
         let (Some(principal), Some(action), Some(resource)) =
             (request.principal(), request.action(), request.resource())
@@ -122,16 +150,24 @@ struct Combined {
 }
 
 impl Combined {
-    fn ask(&mut self, request: &Request, candidates: &PolicySet, entities: &Entities) {
-        let response = Authorizer::new().is_authorized(request, candidates, entities);
-        let reasons = match response.decision() {
-            Decision::Allow => &mut self.permits,
-            Decision::Deny => &mut self.forbids,
+    fn ask(&mut self, candidate: &Candidate, evaluator: &Evaluator<'_>) {
+        let applies = match evaluator.interpret(&candidate.condition, &candidate.slots) {
+            Ok(value) => match value.value {
+                ast::ValueKind::Lit(ast::Literal::Bool(applies)) => Ok(applies),
+                // A scope and a condition joined are true or false, or an error.
+                _ => Err("its condition is neither true nor false".to_owned()),
+            },
+            Err(error) => Err(error.to_string()),
         };
-        reasons.extend(response.diagnostics().reason().map(|id| AsRef::<str>::as_ref(id).to_owned()));
-        for error in response.diagnostics().errors() {
-            let AuthorizationError::PolicyEvaluationError(erring) = error;
-            self.errors.insert(AsRef::<str>::as_ref(erring.policy_id()).to_owned(), error.to_string());
+        let id = candidate.id.clone();
+        match (applies, candidate.effect) {
+            (Ok(true), ast::Effect::Permit) => drop(self.permits.insert(id)),
+            (Ok(true), ast::Effect::Forbid) => drop(self.forbids.insert(id)),
+            (Ok(false), _) => {}
+            (Err(error), _) => {
+                let message = format!("error while evaluating policy `{id}`: {error}");
+                self.errors.insert(id, message);
+            }
         }
     }
 
@@ -222,17 +258,4 @@ fn action_scopes(policy: &Policy) -> Vec<Scope> {
             distinct.into_iter().map(Scope::Within).collect()
         }
     }
-}
-
-/// Adds a policy of `set` to a group; a link needs its template there first.
-fn add(group: &mut PolicySet, set: &PolicySet, policy: &Policy) -> Result<(), Box<PolicySetError>> {
-    let (Some(template), Some(values)) = (policy.template_id(), policy.template_links()) else {
-        return group.add(policy.clone()).map_err(Box::new);
-    };
-    if group.template(template).is_none()
-        && let Some(template) = set.template(template)
-    {
-        group.add_template(template.clone()).map_err(Box::new)?;
-    }
-    group.link(template.clone(), policy.id().clone(), values).map_err(Box::new)
 }

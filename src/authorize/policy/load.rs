@@ -61,8 +61,8 @@ pub(super) fn load(
     };
     let Actions { actions, answer, kinds } = loading.read_actions(&schema, &cedar, &json, offer);
     let digest = loading.digest(&schema, json);
-    let plain = loading.index(&schema, false);
-    let step_up = loading.index(&schema, true);
+    let plain = loading.index(false);
+    let step_up = loading.index(true);
     LoadErrors::check(WHAT, loading.problems)?;
     Ok(Bundle {
         digest,
@@ -427,13 +427,9 @@ impl Loading {
     }
 
     /// The index of the policies with `@step_up`, or of all others.
-    fn index(&mut self, schema: &Source, step_up: bool) -> Index {
+    fn index(&self, step_up: bool) -> Index {
         let asks = |policy: &Policy| policy.annotation("step_up").is_some();
-        let policies = self.set.policies().filter(|policy| asks(policy) == step_up);
-        Index::new(&self.set, policies).unwrap_or_else(|error| {
-            self.problems.push(Problem::new(schema, error.to_string()));
-            Index::default()
-        })
+        Index::new(self.set.policies().filter(|policy| asks(policy) == step_up))
     }
 }
 

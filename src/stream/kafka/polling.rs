@@ -48,7 +48,10 @@ impl KafkaLog {
     pub(super) fn next_event(&mut self, wait: Duration) -> Result<Event, LogError> {
         let event = self.look_for_event(wait)?;
         match &event {
-            Event::Assigned(partitions) => self.assigned.extend(partitions.iter().cloned()),
+            Event::Assigned(partitions) => {
+                self.assigned.extend(partitions.iter().cloned());
+                self.namesakes.is_called(kafka_ffi::member_id(self.consumer.client()));
+            }
             Event::Revoked(partitions) | Event::Lost(partitions) => {
                 self.assigned.retain(|of| !partitions.contains(of));
             }
@@ -59,7 +62,6 @@ impl KafkaLog {
 
     fn look_for_event(&mut self, wait: Duration) -> Result<Event, LogError> {
         if let Some(event) = self.consumer.context().next() {
-            self.namesakes.is_called(kafka_ffi::member_id(self.consumer.client()));
             return Ok(event);
         }
         if self.namesakes.is_doubted() {

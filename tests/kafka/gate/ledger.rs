@@ -13,7 +13,7 @@ use rdkafka::Timestamp;
 use super::audit::{Audit, Problems, audits, check_trees};
 use super::sender::Source;
 use super::site::{Site, topic};
-use super::wait_for;
+use super::wait_or_tell;
 use crate::support::kafka::{NewRecord, Record};
 
 /// What must come of a record.
@@ -176,10 +176,11 @@ impl Ledger {
     pub fn wait_ended(&self, site: &Site) {
         let ends = [&site.to, &site.denied].map(|topic| site.broker.follow(topic));
         let mut ended = 0;
-        wait_for("every record to end", || {
+        let end = || {
             ended += ends.iter().map(|end| end.take().len()).sum::<usize>();
             (ended >= self.len()).then_some(())
-        });
+        };
+        wait_or_tell("every record to end", end, || site.describe());
     }
 
     /// Every record that has an outcome has the right one, one audit record, and no other of either; those without are

@@ -37,13 +37,20 @@ pub fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// Waits until `found` finds something.
-pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
+    wait_or_tell(what, found, String::new)
+}
+
+/// Waits until `found` finds something; a wait in vain says what `told` knows.
+pub fn wait_or_tell<T>(what: &str, mut found: impl FnMut() -> Option<T>, told: impl FnOnce() -> String) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = found() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited in vain for {PATIENCE:?}: {what}");
+        if Instant::now() > deadline {
+            panic!("waited in vain for {PATIENCE:?}: {what}\n{}", told());
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -13,7 +13,7 @@ use countersign::worker::Verifier;
 
 use super::process::GateProcess;
 use super::sender::Source;
-use super::wait_for;
+use super::wait_or_tell;
 use crate::support::kafka::{Broker, Writer};
 
 pub const REALM: &str = "test";
@@ -233,13 +233,14 @@ resource = "{{'type': 'Invoice', 'id': value.invoice}}"
     /// Waits until so many records have an outcome.
     pub fn wait_decided(&self, count: usize) {
         let count = i64::try_from(count).expect("a count");
-        wait_for(&format!("{count} records to be decided"), || (self.decided() >= count).then_some(()));
+        let decided = || (self.decided() >= count).then_some(());
+        wait_or_tell(&format!("{count} records to be decided"), decided, || self.describe());
     }
 
     /// Waits until everything that is in the sources now has an outcome.
     pub fn wait_caught_up(&self) {
         let sources = [&self.commands, &self.legacy].map(|topic| (topic, self.broker.ends(topic)));
-        wait_for("the gates to catch up", || {
+        let caught_up = || {
             let is_done = |(topic, ends): &(&String, BTreeMap<i32, i64>)| {
                 let committed = self.broker.committed(&self.group, topic);
                 ends.iter().all(|(partition, end)| {
@@ -247,7 +248,21 @@ resource = "{{'type': 'Invoice', 'id': value.invoice}}"
                 })
             };
             sources.iter().all(is_done).then_some(())
-        });
+        };
+        wait_or_tell("the gates to catch up", caught_up, || self.describe());
+    }
+
+    /// Who is in the group, and how far each partition of the sources has been decided.
+    pub fn describe(&self) -> String {
+        let mut told = self.broker.describe(&self.group);
+        for topic in [&self.commands, &self.legacy] {
+            let committed = self.broker.committed(&self.group, topic);
+            for (partition, end) in self.broker.ends(topic) {
+                let position = committed.get(&partition).map(|found| found.position);
+                told.push_str(&format!("\n    {topic}/{partition}: decided up to {position:?} of {end}"));
+            }
+        }
+        told
     }
 
     /// Shows the end of what the last gates have written.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use countersign::authorize::step_up::{Challenge, Status};
 
 use super::office::{Office, answer, needed};
-use crate::gate::{Dice, Expect, Ledger, Plan, Sender, wait_for};
+use crate::gate::{Dice, Expect, Ledger, Plan, Sender, wait_or_tell};
 use crate::support::kafka::{Follower, NewRecord};
 
 /// Between two portions.
@@ -59,11 +59,12 @@ impl<'o> Traffic<'o> {
         self.ledger.place_all(site);
         let ends = [site.broker.follow(&site.to), site.broker.follow(&site.denied)];
         let mut ended = 0;
-        wait_for("every record to end", || {
+        let end = || {
             self.answer();
             ended += ends.iter().map(|end| end.take().len()).sum::<usize>();
             (ended >= self.ledger.len() && self.planned.is_empty()).then_some(())
-        });
+        };
+        wait_or_tell("every record to end", end, || site.describe());
         self.office.wait_answered();
         self.ledger
     }
