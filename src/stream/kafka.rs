@@ -4,6 +4,7 @@
 mod callbacks;
 mod convert;
 mod fault;
+mod left_over;
 mod membership;
 mod polling;
 mod readers;
@@ -24,6 +25,7 @@ pub use self::convert::record;
 use self::callbacks::Membership;
 use self::convert::{list_of, positions, read_committed};
 use self::fault::{fatal, retriable, rewind};
+use self::left_over::Watch;
 use self::membership::Namesakes;
 use self::readers::Readers;
 use self::settings::KafkaSettings;
@@ -56,6 +58,7 @@ pub struct KafkaLog {
     subscribed: bool,
     /// The partitions that the lane was told it has.
     assigned: BTreeSet<TopicPartition>,
+    watch: Watch,
     /// Others with this lane's name.
     namesakes: Namesakes,
     /// Where reading was sent last.
@@ -89,6 +92,7 @@ impl KafkaLog {
             topics,
             subscribed: false,
             assigned: BTreeSet::new(),
+            watch: Watch::default(),
             namesakes: Namesakes::default(),
             sought: BTreeMap::new(),
         })
@@ -333,6 +337,7 @@ impl Log for KafkaLog {
         self.consumer.unsubscribe();
         self.subscribed = false;
         self.namesakes.needs_none();
+        self.watch.stays_away();
     }
 
     fn has_left(&self) -> bool {

@@ -185,30 +185,47 @@ pub fn member_id<C: ClientContext>(client: &Client<C>) -> Option<String> {
     }
 }
 
-/// The ids of a group's members, as far as brokers answer in time; `None` where the one that knows does not. rdkafka's
-/// `fetch_group_list` tells nothing where any broker of the cluster is silent, and leaks what the others have told.
-pub fn members_of<C: ClientContext>(client: &Client<C>, group: &str, wait: Duration) -> Option<Vec<String>> {
+/// A group as its coordinator describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// `Stable` where no rebalance is under way.
+    pub state: String,
+    /// The id of each member, and what it was given: an assignment of the consumer protocol, as bytes.
+    pub members: Vec<(String, Vec<u8>)>,
+}
+
+/// A group, as far as brokers answer in time; `None` where the one that knows it does not. rdkafka's `fetch_group_list` tells
+/// nothing where any broker of the cluster is silent, and leaks what the others have told.
+pub fn group<C: ClientContext>(client: &Client<C>, group: &str, wait: Duration) -> Option<Group> {
     let name = CString::new(group).ok()?;
     let mut list = std::ptr::null();
     // SAFETY: the client and the name live over the call, and the out-pointer is valid for its write. A non-null list is
     // the caller's until it is destroyed, once, after the last read; its counts are those of its arrays, which a count
-    // above zero makes non-null, and its strings end with a zero or are null.
+    // above zero makes non-null, its strings end with a zero or are null, and so are its bytes where their size is zero.
     unsafe {
         sys::rd_kafka_list_groups(client.native_ptr(), name.as_ptr(), &raw mut list, millis(wait));
         if list.is_null() {
             return None;
         }
-        let mut members = None;
+        let mut told = None;
         for at in 0..usize::try_from((*list).group_cnt).unwrap_or(0) {
             let found = &*(*list).groups.add(at);
             let is_known = found.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
             if is_known && text(found.group) == group {
-                let count = usize::try_from(found.member_cnt).unwrap_or(0);
-                members = Some((0..count).map(|at| text((*found.members.add(at)).member_id)).collect());
+                let members = (0..usize::try_from(found.member_cnt).unwrap_or(0)).map(|at| {
+                    let member = &*found.members.add(at);
+                    let size = usize::try_from(member.member_assignment_size).unwrap_or(0);
+                    let assignment = match member.member_assignment.is_null() {
+                        true => Vec::new(),
+                        false => std::slice::from_raw_parts(member.member_assignment.cast(), size).to_vec(),
+                    };
+                    (text(member.member_id), assignment)
+                });
+                told = Some(Group { state: text(found.state), members: members.collect() });
             }
         }
         sys::rd_kafka_group_list_destroy(list);
-        members
+        told
     }
 }
 

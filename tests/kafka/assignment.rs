@@ -153,3 +153,53 @@ fn a_lane_that_another_of_its_name_throws_out_hears_that_all_is_lost() {
         }
     }
 }
+
+/// Of two members by name one dies between learning what it must give up and saying that it has: it comes back under its name
+/// without a rebalance, so nobody goes on with the one that was under way, and what was to change hands belongs to nobody.
+#[test]
+fn partitions_that_a_broken_rebalance_has_left_to_nobody_are_found() {
+    const PARTITIONS: i32 = 4;
+    let Some(broker) = broker("partitions that a broken rebalance has left to nobody are found") else {
+        return;
+    };
+    let topic = broker.create_topic("left-over", PARTITIONS, &[]);
+    let settings = settings(broker, &topic);
+    let named = |name: &str| {
+        let writers = vec![format!("{}{name}", writer_prefix(&settings.group))];
+        let settings = KafkaSettings { member: Some(name.to_owned()), writers, ..settings.clone() };
+        let mut log = KafkaLog::new(settings).expect("clients");
+        log.join().expect("the lane joins");
+        log
+    };
+    let hold = |log: &mut KafkaLog, has: &mut BTreeSet<TopicPartition>| -> Option<bool> {
+        let event = log.poll(Duration::from_millis(50));
+        match event.unwrap_or_else(|error| panic!("{error}")) {
+            Event::Assigned(gained) => has.extend(gained),
+            Event::Revoked(gone) | Event::Lost(gone) => has.retain(|of| !gone.contains(of)),
+            _ => return None,
+        }
+        Some(has.is_empty())
+    };
+    let deadline = Instant::now() + Duration::from_secs(90);
+    let (mut one, mut has_one) = (named("one"), BTreeSet::new());
+    while has_one.len() < 4 {
+        assert!(Instant::now() < deadline, "no partitions");
+        hold(&mut one, &mut has_one);
+    }
+    // The first does not hear of the rebalance that the second brings.
+    let (mut other, mut has_other) = (named("other"), BTreeSet::new());
+    while hold(&mut other, &mut has_other).is_none() {
+        assert!(Instant::now() < deadline, "the other does not join");
+    }
+    assert!(has_other.is_empty(), "it waits for what the first has to give up");
+    drop(one);
+    let (mut one, mut has_one) = (named("one"), BTreeSet::new());
+    let began = Instant::now();
+    while has_one.len() + has_other.len() < 4 {
+        assert!(Instant::now() < deadline, "{has_one:?} and {has_other:?} of {PARTITIONS}");
+        hold(&mut one, &mut has_one);
+        hold(&mut other, &mut has_other);
+    }
+    println!("left over for {:?}", began.elapsed());
+    assert!(has_one.is_disjoint(&has_other));
+}

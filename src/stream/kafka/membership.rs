@@ -57,8 +57,8 @@ impl Namesakes {
     }
 
     /// Whether one of a group's members has `name` and is not known to be this lane.
-    fn has(&self, name: &str, members: &[String]) -> bool {
-        members.iter().any(|id| {
+    fn has<'m>(&self, name: &str, mut members: impl Iterator<Item = &'m String>) -> bool {
+        members.any(|id| {
             let unique = id.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
             unique.is_some_and(|unique| unique.len() == UNIQUE) && !self.ids.contains(id)
         })
@@ -130,13 +130,13 @@ impl KafkaLog {
     /// thrown out, the older, is the first to be so once too often. The other lanes throw nobody out: they wait.
     pub(super) fn settle_name(&mut self, wait: Duration) -> Result<Event, LogError> {
         let name = self.settings.member.clone().unwrap_or_default();
-        let Some(members) = kafka_ffi::members_of(self.consumer.client(), &self.settings.group, ASKED) else {
+        let Some(group) = kafka_ffi::group(self.consumer.client(), &self.settings.group, ASKED) else {
             return Err(LogError::Retriable(Cause {
                 call: "list the group",
                 detail: format!("no broker says who is called `{name}`"),
             }));
         };
-        if self.namesakes.has(&name, &members) {
+        if self.namesakes.has(&name, group.members.iter().map(|(id, _)| id)) {
             if !self.settings.is_first {
                 std::thread::sleep(wait);
                 return Ok(Event::Idle);
@@ -167,10 +167,10 @@ mod tests {
         namesakes.is_called(Some(id("one-0", 1)));
         namesakes.is_called(Some(id("one-0", 2)));
         let others = [id("one-1", 3), id("one-0-0", 3), id("two-0", 3), "rdkafka-1".to_owned()];
-        assert!(!namesakes.has("one-0", &others));
-        assert!(!namesakes.has("one-0", &[id("one-0", 1)]), "an id that it has had");
-        assert!(namesakes.has("one-0", &[id("one-1", 3), id("one-0", 3)]));
-        assert!(!namesakes.has("one-0", &[]));
+        assert!(!namesakes.has("one-0", others.iter()));
+        assert!(!namesakes.has("one-0", [id("one-0", 1)].iter()), "an id that it has had");
+        assert!(namesakes.has("one-0", [id("one-1", 3), id("one-0", 3)].iter()));
+        assert!(!namesakes.has("one-0", [].iter()));
     }
 
     #[test]

@@ -67,6 +67,7 @@ impl KafkaLog {
         if self.namesakes.is_doubted() {
             return self.settle_name(wait);
         }
+        self.look_after_group()?;
         if let Some(record) = self.held.take() {
             return Ok(Event::Record(record));
         }
