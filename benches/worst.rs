@@ -96,6 +96,10 @@ fn size(record: &Record) -> usize {
     bytes(&record.key) + bytes(&record.value) + headers
 }
 
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let runs = if std::env::args().any(|argument| argument == "--bench") { 400 } else { 1 };
 

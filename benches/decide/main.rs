@@ -26,6 +26,10 @@ use crate::world::{
     BATCH, Bare, NOW_S, Parties, World, asked, break_proof, key, policies, proof_of, resident, route,
 };
 
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     // `cargo bench` says so; `cargo test` only wants to see that it runs.
     let quick = !std::env::args().any(|argument| argument == "--bench");
