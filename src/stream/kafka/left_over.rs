@@ -195,7 +195,10 @@ impl KafkaLog {
 mod tests {
     use super::*;
 
-    fn encoded(topics: &[(&str, &[i32])]) -> Vec<u8> {
+    /// Topics with their partitions.
+    type Has<'a> = [(&'a str, &'a [i32])];
+
+    fn encoded(topics: &Has<'_>) -> Vec<u8> {
         let mut bytes = vec![0, 1];
         bytes.extend((topics.len() as i32).to_be_bytes());
         for (topic, partitions) in topics {
@@ -208,7 +211,7 @@ mod tests {
         bytes
     }
 
-    fn group(state: &str, members: &[(&str, &[(&str, &[i32])])]) -> Group {
+    fn group(state: &str, members: &[(&str, &Has<'_>)]) -> Group {
         let members = members.iter().map(|(id, has)| ((*id).to_owned(), encoded(has))).collect();
         Group { state: state.to_owned(), members }
     }
