@@ -12,7 +12,7 @@ const KILLS: u32 = 10;
 fn a_gate_killed_ten_times_under_load_loses_and_doubles_nothing() {
     let Some(broker) = broker("a gate killed ten times under load loses and doubles nothing") else { return };
     let _alone = alone();
-    let site = Arc::new(Site::new(broker, Plan { batch: 200, ..Plan::default() }));
+    let site = Arc::new(Site::new(broker, Plan { batch: 200, trickles: true, ..Plan::default() }));
     let mut dice = Dice::new("kill_nine");
     let load = Load::start(&site, dice.another(), 12);
     let mut gate = site.start(Some("one"));

@@ -25,7 +25,7 @@ fn a_successor_under_another_name_ends_what_a_dead_gate_left_open() {
 }
 
 fn site(broker: &'static Broker) -> Site {
-    Site::new(broker, Plan { partitions: 1, lanes: 1, batch: 400, ..Plan::default() })
+    Site::new(broker, Plan { partitions: 1, lanes: 1, batch: 400, trickles: true, ..Plan::default() })
 }
 
 fn take_over(site: &Site, instance: Option<&str>, what: &str) {

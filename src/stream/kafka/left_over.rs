@@ -18,6 +18,8 @@ use crate::stream::log::LogError;
 
 /// Between two looks at the group.
 const LOOK: Duration = Duration::from_secs(5);
+/// Before the first look after a lane has joined anew for that: what one new rebalance did not give to anybody, the next would not.
+const REST: Duration = Duration::from_secs(60);
 /// How long one request of a look may take.
 const ASKED: Duration = Duration::from_secs(2);
 /// No rebalance is under way.
@@ -88,7 +90,8 @@ impl<'b> Rest<'b> {
 pub(super) struct Watch {
     client: Option<Arc<BaseConsumer>>,
     next: Option<Instant>,
-    looking: Option<mpsc::Receiver<Option<Look>>>,
+    /// Ends without an answer where the group changes, or cannot be seen.
+    looking: Option<mpsc::Receiver<Look>>,
     before: Option<Look>,
     /// The lane leaves the group, to join it anew.
     is_leaving: bool,
@@ -97,15 +100,16 @@ pub(super) struct Watch {
 impl Watch {
     /// The answer of a look, once it is there. Every now and then a look begins, on a thread of its own: brokers that are silent
     /// must not hold up the lane.
-    fn look(&mut self, settings: &KafkaSettings) -> Option<Option<Look>> {
+    fn look(&mut self, settings: &KafkaSettings) -> Option<Look> {
         if let Some(looking) = &self.looking {
-            let look = match looking.try_recv() {
-                Ok(look) => look,
-                Err(mpsc::TryRecvError::Empty) => return None,
-                Err(mpsc::TryRecvError::Disconnected) => None,
-            };
-            self.looking = None;
-            return Some(look);
+            let look = looking.try_recv();
+            if look != Err(mpsc::TryRecvError::Empty) {
+                self.looking = None;
+            }
+            if look == Err(mpsc::TryRecvError::Disconnected) {
+                self.before = None;
+            }
+            return look.ok();
         }
         let now = Instant::now();
         if self.next.is_some_and(|next| now < next) {
@@ -123,7 +127,9 @@ impl Watch {
         let (group, topics) = (settings.group.clone(), settings.topics.clone());
         let (told, looking) = mpsc::channel();
         let look = move || {
-            let _ = told.send(look_at(&client, &group, &topics));
+            if let Some(look) = look_at(&client, &group, &topics) {
+                let _ = told.send(look);
+            }
         };
         if thread::Builder::new().name("group".to_owned()).spawn(look).is_ok() {
             self.looking = Some(looking);
@@ -132,10 +138,9 @@ impl Watch {
     }
 
     /// Whether the group has stood like that for two looks in a row, with something left over.
-    fn stands(&mut self, look: Option<Look>) -> bool {
-        let stands = look.as_ref().is_some_and(|look| look.is_left_over) && self.before == look;
-        self.before = look;
-        stands
+    fn stands(&mut self, look: Look) -> bool {
+        let before = self.before.replace(look);
+        self.before.as_ref().is_some_and(|look| look.is_left_over) && self.before == before
     }
 
     /// Whoever leaves the group in order does not join it anew.
@@ -183,6 +188,7 @@ impl KafkaLog {
         if own.is_some() && own.as_deref() == self.watch.before.as_ref().and_then(Look::begins) {
             tracing::warn!("partitions belong to nobody since a rebalance broke off: the lane joins anew");
             self.watch.before = None;
+            self.watch.next = Instant::now().checked_add(REST);
             self.consumer.unsubscribe();
             self.subscribed = false;
             self.watch.is_leaving = true;
@@ -228,12 +234,11 @@ mod tests {
         assert_eq!(Look::of(&group("PreparingRebalance", &[]), &counts), None);
         // Twice the same: only then it is no rebalance that is under way.
         let mut watch = Watch::default();
-        assert!(!watch.stands(Some(look.clone())));
-        assert!(watch.stands(Some(look.clone())));
-        assert!(!watch.stands(None));
-        assert!(!watch.stands(Some(look)));
-        let whole = Look::of(&whole, &counts);
+        assert!(!watch.stands(look.clone()));
+        assert!(watch.stands(look.clone()));
+        let whole = Look::of(&whole, &counts).unwrap();
         assert!(!watch.stands(whole.clone()) && !watch.stands(whole));
+        assert!(!watch.stands(look));
     }
 
     #[test]

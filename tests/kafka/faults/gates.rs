@@ -14,7 +14,10 @@ const STANDSTILL: Duration = Duration::from_secs(13);
 const VISITS: u32 = 6;
 
 fn site(test: &str) -> Option<Arc<Site>> {
-    Some(Arc::new(Site::new(broker(test)?, Plan { batch: 200, partitions: 6, ..Plan::default() })))
+    Some(Arc::new(Site::new(
+        broker(test)?,
+        Plan { batch: 200, partitions: 6, trickles: true, ..Plan::default() },
+    )))
 }
 
 #[test]

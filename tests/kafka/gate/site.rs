@@ -24,6 +24,9 @@ pub struct Plan {
     pub partitions: i32,
     pub lanes: usize,
     pub batch: usize,
+    /// Whether records go out one by one, as they are decided: a transaction is then open for a while, for whoever wants a gate
+    /// to die in one. Else they go when it ends.
+    pub trickles: bool,
     /// Further lines of the signed route.
     pub route: &'static str,
     /// Settings of the destination and of the dead-letter topic.
@@ -33,7 +36,7 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { partitions: 4, lanes: 2, batch: 500, route: "", to: &[], denied: &[] }
+        Self { partitions: 4, lanes: 2, batch: 500, trickles: false, route: "", to: &[], denied: &[] }
     }
 }
 
@@ -123,11 +126,13 @@ impl Site {
     fn configuration(&self) -> String {
         let Self { commands, legacy, to, denied, audit, group, .. } = self;
         let Plan { lanes, batch, route, .. } = &self.plan;
+        let linger = if self.plan.trickles { "\"linger.ms\" = \"5\"" } else { "" };
         let topics = format!("to = \"{to}\"\ndenied = \"{denied}\"\naudit = \"{audit}\"");
         format!(
             r#"realm = "{REALM}"
 [kafka]
 "bootstrap.servers" = "{bootstrap}"
+{linger}
 [gate]
 id = "spiffe://example.org/gate/payments"
 key = "keys/gate.jwk"

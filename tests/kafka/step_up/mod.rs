@@ -18,4 +18,12 @@ pub use traffic::{PLAN as HOLDING, Stop, Traffic};
 use crate::gate::Plan;
 
 /// A route whose holds end a second after their time: clocks are the same here.
-const PLAN: Plan = Plan { partitions: 4, lanes: 2, batch: 500, route: "skew = \"1s\"", to: &[], denied: &[] };
+const PLAN: Plan = Plan {
+    partitions: 4,
+    lanes: 2,
+    batch: 500,
+    trickles: false,
+    route: "skew = \"1s\"",
+    to: &[],
+    denied: &[],
+};

@@ -14,7 +14,8 @@ use crate::support::kafka::{Follower, NewRecord};
 const BEAT: Duration = Duration::from_millis(100);
 const HOLD_MS: u64 = 4_000;
 /// The route that it is made for: it holds for `HOLD_MS`.
-pub const PLAN: Plan = Plan { batch: 100, lanes: 1, route: "skew = \"1s\"\nhold = \"4s\"", ..super::PLAN };
+pub const PLAN: Plan =
+    Plan { batch: 100, lanes: 1, trickles: true, route: "skew = \"1s\"\nhold = \"4s\"", ..super::PLAN };
 
 /// An answer that somebody will give.
 struct Planned {
