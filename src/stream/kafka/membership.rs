@@ -16,10 +16,9 @@ use crate::stream::kafka_ffi;
 use crate::stream::log::{Cause, Event, LogError, ProducerFate, TopicPartition};
 
 const CALL: &str = "poll";
-/// So often within such a time another may have its name and yet be none: far longer than two that do share one take to
-/// throw each other out, three times, of a group whose coordinator changes meanwhile.
-const FORGIVEN: usize = 1;
-const FORGIVEN_WITHIN: Duration = Duration::from_secs(120);
+/// So long another may have this lane's name and yet be none: what nobody speaks for leaves the group at the end of its session,
+/// and a gate that is there stays.
+const GHOST: Duration = Duration::from_secs(10);
 /// How long the brokers are asked who is in the group.
 const ASKED: Duration = Duration::from_secs(2);
 /// Ids by which the group has known this lane, at most; the oldest is forgotten.
@@ -32,10 +31,8 @@ const UNIQUE: usize = 36;
 pub(super) struct Namesakes {
     /// The member ids that it has had, the newest last.
     ids: VecDeque<String>,
-    /// What the group has said when it took another for this lane, until it is settled who that is.
-    doubt: Option<String>,
-    /// When it has joined anew although another had its name.
-    forgiven: Vec<Instant>,
+    /// What the group has said when it took another for this lane, and when, until it is settled who that is.
+    doubt: Option<(String, Instant)>,
 }
 
 impl Namesakes {
@@ -62,16 +59,6 @@ impl Namesakes {
             let unique = id.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
             unique.is_some_and(|unique| unique.len() == UNIQUE) && !self.ids.contains(id)
         })
-    }
-
-    /// Whether once more another with its name is taken for none.
-    fn forgives(&mut self) -> bool {
-        self.forgiven.retain(|at| at.elapsed() <= FORGIVEN_WITHIN);
-        let forgives = self.forgiven.len() < FORGIVEN;
-        if forgives {
-            self.forgiven.push(Instant::now());
-        }
-        forgives
     }
 }
 
@@ -105,7 +92,7 @@ impl KafkaLog {
     /// another: the old one is of no more use, and what the lane still took for its own it would have assigned to the new one by hand.
     fn doubt(&mut self, detail: String) -> Result<Event, LogError> {
         self.namesakes.is_called(kafka_ffi::member_id(self.consumer.client()));
-        self.namesakes.doubt = Some(detail);
+        self.namesakes.doubt = Some((detail, Instant::now()));
         let consumer = self
             .settings
             .consumer()
@@ -125,9 +112,8 @@ impl KafkaLog {
     /// a session forgets its member id, yet goes on with heartbeats until the lane has let its partitions go, and the coordinator, back
     /// again, takes them for those of somebody else (librdkafka 2.12, `rd_kafka_cgrp_session_timeout_check`): then the group lists
     /// nobody, or this lane under an id that it has had. Or a request to join that the client has given up is served after the
-    /// next, under an id that nobody has heard of; so once in a while the first lane forgives a stranger. INVARIANT: of two gates
-    /// that do have one name one ends, and only one. Their first lanes throw each other out in turns, and the first to have been
-    /// thrown out, the older, is the first to be so once too often. The other lanes throw nobody out: they wait.
+    /// next, under an id that nobody has heard of and nobody speaks for. INVARIANT: whoever was thrown out throws nobody out: it
+    /// waits. So of two gates that do have one name one ends, and only one, the older: and that is the first lane's to say.
     pub(super) fn settle_name(&mut self, wait: Duration) -> Result<Event, LogError> {
         let name = self.settings.member.clone().unwrap_or_default();
         let Some(group) = kafka_ffi::group(self.consumer.client(), &self.settings.group, ASKED) else {
@@ -137,14 +123,13 @@ impl KafkaLog {
             }));
         };
         if self.namesakes.has(&name, group.members.iter().map(|(id, _)| id)) {
-            if !self.settings.is_first {
-                std::thread::sleep(wait);
-                return Ok(Event::Idle);
-            }
-            if !self.namesakes.forgives() {
-                let detail = self.namesakes.doubt.take().unwrap_or_default();
+            let ended =
+                |(_, since): &mut (String, Instant)| self.settings.is_first && since.elapsed() > GHOST;
+            if let Some((detail, _)) = self.namesakes.doubt.take_if(ended) {
                 return Err(LogError::Fatal(Cause { call: CALL, detail }));
             }
+            std::thread::sleep(wait);
+            return Ok(Event::Idle);
         }
         tracing::warn!(
             name,
@@ -171,13 +156,6 @@ mod tests {
         assert!(!namesakes.has("one-0", [id("one-0", 1)].iter()), "an id that it has had");
         assert!(namesakes.has("one-0", [id("one-1", 3), id("one-0", 3)].iter()));
         assert!(!namesakes.has("one-0", [].iter()));
-    }
-
-    #[test]
-    fn a_stranger_is_forgiven_once() {
-        let mut namesakes = Namesakes::default();
-        assert!(namesakes.forgives());
-        assert!(!namesakes.forgives());
     }
 
     #[test]
