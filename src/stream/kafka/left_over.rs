@@ -20,8 +20,8 @@ use crate::stream::log::LogError;
 const LOOK: Duration = Duration::from_secs(5);
 /// Before the first look after a lane has joined anew for that: what one new rebalance did not give to anybody, the next would not.
 const REST: Duration = Duration::from_secs(60);
-/// How long one request of a look may take.
-const ASKED: Duration = Duration::from_secs(2);
+/// How long one request about the group may take.
+pub(super) const ASKED: Duration = Duration::from_secs(2);
 /// No rebalance is under way.
 const STABLE: &str = "Stable";
 

@@ -10,6 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use super::KafkaLog;
 use super::callbacks::Membership;
 use super::fault::{fatal, retriable, rewind};
+use super::left_over::ASKED;
 use super::unreadable::is_damage;
 use crate::authorize::ids::Topic;
 use crate::stream::kafka_ffi;
@@ -19,8 +20,8 @@ const CALL: &str = "poll";
 /// So long another may have this lane's name and yet be none: what nobody speaks for leaves the group at the end of its session,
 /// and a gate that is there stays.
 const GHOST: Duration = Duration::from_secs(10);
-/// How long the brokers are asked who is in the group.
-const ASKED: Duration = Duration::from_secs(2);
+/// Between two looks at who has the name, at least.
+const PACE: Duration = Duration::from_millis(100);
 /// Ids by which the group has known this lane, at most; the oldest is forgotten.
 const IDS: usize = 16;
 /// A static member's id is its name, a dash and such a number of characters (a UUID).
@@ -128,7 +129,7 @@ impl KafkaLog {
             if let Some((detail, _)) = self.namesakes.doubt.take_if(ended) {
                 return Err(LogError::Fatal(Cause { call: CALL, detail }));
             }
-            std::thread::sleep(wait);
+            std::thread::sleep(wait.max(PACE));
             return Ok(Event::Idle);
         }
         tracing::warn!(
