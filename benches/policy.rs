@@ -95,6 +95,7 @@ fn decisions(criterion: &mut Criterion) {
         sender: &sender,
         subject,
         transaction: Some(TransactionFacts {
+            token: None,
             id: "txn-1",
             scope: vec!["pay", "read"],
             requester: "gateway",

@@ -186,7 +186,7 @@ fn whole(request: &Request, set: &PolicySet, entities: &Entities) -> Response {
     });
     Response {
         decision: response.decision(),
-        reasons: response.diagnostics().reason().map(ToString::to_string).collect::<BTreeSet<_>>(),
+        reasons: response.diagnostics().reason().map(|id| id.to_string().into()).collect::<BTreeSet<_>>(),
         errors: errors.collect(),
     }
 }

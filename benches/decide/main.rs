@@ -41,6 +41,8 @@ fn main() {
     if let Ok(seconds) = std::env::var("DECIDE_HOT_PATH") {
         return hot_path(&parties, seconds.parse().expect("seconds"));
     }
+    // First: what others have freed would be taken for it.
+    kept(&parties, quick);
     parts_and_policies(&parties, quick);
     denials(&parties, quick);
     entities(&parties, quick);
@@ -199,6 +201,32 @@ fn denials(parties: &Parties, quick: bool) {
     for case in &cases {
         println!("{:>10.2}  {:>9.2}  {}", case.us(), case.us() / forward, case.name);
     }
+}
+
+/// Memory: of a verified token in the cache, and of a policy, by what is resident before and after.
+fn kept(parties: &Parties, quick: bool) {
+    let count = if quick { 100 } else { 20_000 };
+    let (wit, pay) = (parties.identity(1800), asked("pay", "6"));
+    let signer = parties.signer(&wit);
+    // Room for all of them, however they spread over the shards.
+    let world = World::caching(parties, &policies(10), 5, route(false), 4 * count);
+    let mut state = PartitionState::new(window_ms(&world.route));
+    let mut decide = |count: usize| {
+        for n in 0..count {
+            world.batch(&[parties.record(n, Some((&signer, &parties.transaction())), &pay)], &mut state);
+        }
+    };
+    decide(count / 10);
+    let before = resident();
+    decide(count);
+    let token = resident().saturating_sub(before) as f64 / count as f64;
+    let before = resident();
+    let many = World::new(parties, &policies(count), 5, route(false));
+    let policy = resident().saturating_sub(before) as f64 / count as f64;
+    println!(
+        "\nbytes of memory, resident, of {count}\n{token:>10.0}  a verified Txn-Token\n{policy:>10.0}  a policy"
+    );
+    black_box((world, many));
 }
 
 /// By the number of entities.

@@ -193,6 +193,11 @@ pub struct World {
 
 impl World {
     pub fn new(parties: &Parties, policies: &str, entities: usize, route: Route) -> Self {
+        Self::caching(parties, policies, entities, route, 4096)
+    }
+
+    /// The same, with a cache of so many tokens.
+    pub fn caching(parties: &Parties, policies: &str, entities: usize, route: Route, tokens: usize) -> Self {
         let gate = key("gate", 4);
         let domain = Domain {
             algorithms: vec![Algorithm::EdDsa],
@@ -214,7 +219,7 @@ impl World {
         let entities = Entities::load(files.collect(), &policy).expect("entities");
         let id = WorkloadId::parse("spiffe://example.org/gate/payments").expect("an identifier");
         Self {
-            engine: Engine::new(Gate { id, realm: parties.realm.clone(), key: gate }, 4096),
+            engine: Engine::new(Gate { id, realm: parties.realm.clone(), key: gate }, tokens),
             codecs: Codecs::new().expect("codecs"),
             snapshot: Snapshot {
                 trust: Arc::new(Trust::new(BTreeMap::from([(name, domain)]))),
@@ -240,8 +245,8 @@ impl World {
             };
             let step = self.engine.handle(&self.route, record, &moment, Delivery::Open, state);
             let end = step.audit.reason.as_ref().unwrap_or(&step.audit.outcome);
-            if !ended.contains(end) {
-                ended.insert(end.clone());
+            if !ended.contains(end.as_str()) {
+                ended.insert(end.to_string());
             }
             let made = effects(&self.codecs, &self.route, record, step, COUNTS, state);
             black_box(made.expect("effects"));

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::text::Text;
+
 /// One decision, as auditors read it. Moments are milliseconds since the Unix epoch; digests are base64url(SHA-256);
 /// what could not be established before the record was denied is `None` or empty, never guessed from unverified claims.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -10,15 +12,15 @@ pub struct AuditRecord {
     /// The decision's id, a UUIDv7; `jti` of the countersignature where one was made.
     pub decision_id: String,
     /// `forward`, `deny`, `hold`, `wait`, `answer` or `allow`.
-    pub outcome: String,
+    pub outcome: Text,
     /// The reason of a denial (contract, section 8).
-    pub reason: Option<String>,
+    pub reason: Option<Text>,
     /// The sentence that goes with it.
     pub detail: Option<String>,
     /// The realm of the cluster.
-    pub realm: String,
+    pub realm: Text,
     /// The source topic; empty where it was asked over HTTP.
-    pub topic: String,
+    pub topic: Text,
     /// The source partition; -1 where it was asked over HTTP.
     pub partition: i32,
     /// The source offset; -1 where it was asked over HTTP. Of an answer: the held record's, or -1 where it names none.
@@ -26,31 +28,31 @@ pub struct AuditRecord {
     /// The record's own timestamp.
     pub timestamp: Option<i64>,
     /// Who set it: `LogAppendTime`, `CreateTime` or `NoTimestampType`.
-    pub timestamp_type: String,
+    pub timestamp_type: Text,
     /// *E*, the moment at which authenticity was judged.
     pub accepted: i64,
     /// *N*, the moment at which authority was judged.
     pub decided: i64,
     /// The gate that decided.
-    pub gate: String,
+    pub gate: Text,
     /// The route by which it decided.
-    pub route: String,
+    pub route: Text,
     /// The verified sender.
-    pub sender: Option<String>,
+    pub sender: Option<Text>,
     /// Whether the sender proved itself; false on the word of the topic's access control alone.
     pub proven: bool,
     /// `sub` of the verified Txn-Token.
-    pub subject: Option<String>,
+    pub subject: Option<Text>,
     /// The trust domain in which `subject` is unique.
-    pub subject_domain: Option<String>,
+    pub subject_domain: Option<Text>,
     /// The senders before this one, newest first, from the verified countersignature.
-    pub chain: Vec<String>,
+    pub chain: Vec<Text>,
     /// The topic that the incoming countersignature was made out for.
-    pub continues_from: Option<String>,
+    pub continues_from: Option<Text>,
     /// `txn` of the verified Txn-Token.
-    pub transaction: Option<String>,
+    pub transaction: Option<Text>,
     /// Its `scope`, sorted.
-    pub scope: Vec<String>,
+    pub scope: Vec<Text>,
     /// The action decided about.
     pub action: Option<AuditAction>,
     /// The resource decided about.
@@ -64,7 +66,7 @@ pub struct AuditRecord {
     /// The paths that were masked.
     pub masked: Vec<String>,
     /// The determining policies, sorted by id.
-    pub policies: Vec<String>,
+    pub policies: Vec<Text>,
     /// The policies that errored.
     pub errors: Vec<AuditError>,
     /// The step-ups that policies asked for, sorted by policy id.
@@ -82,17 +84,17 @@ pub struct AuditRecord {
     /// `X-Request-ID` of what was asked over HTTP.
     pub request_id: Option<String>,
     /// The digest of the policy bundle in force.
-    pub bundle: String,
+    pub bundle: Text,
     /// Its version, where it names one.
-    pub bundle_version: Option<String>,
+    pub bundle_version: Option<Text>,
     /// What the gate had read of each thing it watches.
     pub control: Vec<AuditControl>,
     /// The hash of each token that the record carried.
     pub token_hashes: Vec<AuditTokenHash>,
     /// The digest of the key; `None` is null.
-    pub key_digest: Option<String>,
+    pub key_digest: Option<Text>,
     /// The digest of the value; `None` is null.
-    pub value_digest: Option<String>,
+    pub value_digest: Option<Text>,
     /// The trace id of a well-formed `traceparent`; correlation only, never evidence.
     pub trace_id: Option<String>,
     /// The place of this record in the audit tree of the source partition, from 0.
@@ -181,16 +183,16 @@ pub struct AuditError {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AuditControl {
     /// Which thing.
-    pub name: String,
+    pub name: Text,
     /// The digest of its content; for what is followed in a topic `partition:position`, comma-separated.
-    pub version: String,
+    pub version: Text,
 }
 
 /// The hash of one token header.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AuditTokenHash {
     /// The header's canonical name; `login` for the fresh Txn-Token by whose login was decided.
-    pub header: String,
+    pub header: Text,
     /// base64url(SHA-256(value)).
-    pub sha256: String,
+    pub sha256: Text,
 }

@@ -13,6 +13,7 @@ use super::record::Record;
 use super::request::{Evidence, Request, TransactionClaims};
 use super::route::{Party, Route};
 use super::standing::Found;
+use super::text::Text;
 
 /// Everything that is known about a record, or of who asks without one, once the request is.
 #[derive(Debug, Clone, Copy)]
@@ -73,8 +74,9 @@ impl<'a> Case<'a> {
             sender: &self.verified.sender,
             subject: self.subject,
             transaction: self.verified.transaction.as_ref().map(|transaction| TransactionFacts {
+                token: Some(transaction.hash),
                 id: &transaction.id,
-                scope: transaction.scope.iter().map(String::as_str).collect(),
+                scope: transaction.scope.iter().map(Text::as_str).collect(),
                 requester: &transaction.requester,
                 issued_at: transaction.issued_at,
                 expires_at: transaction.expires_at,

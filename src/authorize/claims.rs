@@ -18,6 +18,7 @@ use super::jose::{Algorithm, PublicKey, TokenKind};
 use super::json;
 use super::limits::{MAX_ACT_DEPTH, MAX_JTI_CHARS};
 use super::request::{Action, Resource, Workflow};
+use super::text::Text;
 use members::missing;
 use times::micros;
 
@@ -112,11 +113,11 @@ impl Identity {
 #[derive(Debug, Clone)]
 pub struct Transaction {
     /// `txn`.
-    pub id: String,
+    pub id: Text,
     /// `sub`, unique only inside the domain.
-    pub subject: String,
+    pub subject: Text,
     /// `scope`, split at spaces.
-    pub scope: BTreeSet<String>,
+    pub scope: BTreeSet<Text>,
     /// `req_wl`: the workload that asked for the token.
     pub requester: String,
     /// `iat`, in seconds.
@@ -155,8 +156,8 @@ impl Transaction {
         let issued_at = claims.date("iat")?;
         let times = claims.times(true)?;
         let audience = claims.audience("aud")?;
-        let (id, subject) = (claims.text("txn")?, claims.text("sub")?);
-        let scope = claims.text("scope")?.split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect();
+        let (id, subject) = (claims.text("txn")?.into(), claims.text("sub")?.into());
+        let scope = claims.text("scope")?.split(' ').filter(|s| !s.is_empty()).map(Text::from).collect();
         let requester = claims.text("req_wl")?;
         let tctx = claims.optional_object("tctx")?.map(|members| members.map);
         let rctx = claims.optional_object("rctx")?;
@@ -266,18 +267,19 @@ impl ProofClaims {
             return Err(unsafe_integer());
         }
         let issued_at = claims.date("iat")?;
-        let mut proof = Self::bare(&mut claims, issued_at, proof_life_s, present)?;
-        let mut kafka = claims.object("kafka")?;
-        let digests = kafka.digests()?;
-        proof.proof = Arc::new(Proof {
-            jti: proof.proof.jti.clone(),
-            partition: kafka.optional_count("partition")?,
-            action: claims.shaped("action")?,
-            resource: claims.shaped("resource")?,
-            workflow: claims.shaped("workflow")?,
-            signed_headers: digests.headers,
-        });
-        Ok(Self { key: digests.key, value: digests.value, ..proof })
+        Self::bare(&mut claims, issued_at, proof_life_s, present, |claims, jti| {
+            let mut kafka = claims.object("kafka")?;
+            let RecordDigests { key, value, headers } = kafka.digests()?;
+            let proof = Proof {
+                jti,
+                partition: kafka.optional_count("partition")?,
+                action: claims.shaped("action")?,
+                resource: claims.shaped("resource")?,
+                workflow: claims.shaped("workflow")?,
+                signed_headers: headers,
+            };
+            Ok((proof, key, value))
+        })
     }
 
     /// Reads the payload of a WPT on an HTTP request at `now` (WPT draft, section 2): `iat` may be absent, and its life is
@@ -295,15 +297,20 @@ impl ProofClaims {
         let issued_at = claims.optional_date("iat")?;
         // Over already: that is a matter of time, not of form.
         let from = issued_at.unwrap_or_else(|| now.as_seconds().min(claims.date("exp").unwrap_or(0.0) - 1.0));
-        Self::bare(&mut claims, from, proof_life_s, present)
+        Self::bare(&mut claims, from, proof_life_s, present, |_, jti| {
+            let (action, resource, workflow) = (None, None, None);
+            let proof = Proof { jti, action, resource, workflow, signed_headers: None, partition: None };
+            Ok((proof, None, None))
+        })
     }
 
-    /// What every WPT says.
+    /// What every WPT says; `said` reads what it says of a record, the digests of key and value among it.
     fn bare(
         claims: &mut Members,
         issued_at: f64,
         proof_life_s: u32,
         present: &[TokenKind],
+        said: impl FnOnce(&mut Members, String) -> Result<(Proof, Option<String>, Option<String>), Malformed>,
     ) -> Result<Self, Malformed> {
         let audience = claims.audience("aud")?;
         let times = claims.times(false)?;
@@ -327,14 +334,7 @@ impl ProofClaims {
                 return Err(Malformed(format!("needs `oth.{}` to be a string", kind.header_name())));
             }
         }
-        let proof = Proof {
-            jti,
-            action: None,
-            resource: None,
-            workflow: None,
-            signed_headers: None,
-            partition: None,
-        };
+        let (proof, key, value) = said(claims, jti)?;
         Ok(Self {
             proof: Arc::new(proof),
             audience,
@@ -342,8 +342,8 @@ impl ProofClaims {
             wit_hash,
             transaction_hash,
             other_hashes,
-            key: None,
-            value: None,
+            key,
+            value,
         })
     }
 }

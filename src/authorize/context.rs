@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::claims::{Countersigned, GrantClaims, Identity, Malformed, ProofClaims, Transaction};
 use super::decision::{Denial, Reason};
+use super::digests::Hashes;
 use super::ids::{Digest, TrustDomain, UnixMillis, WorkloadId};
 use super::jose::{Jws, TokenKind, token_hash};
 use super::limits::{MAX_HEADER_BYTES, MAX_HEADERS, MAX_TOKEN_BYTES};
@@ -26,6 +27,10 @@ pub struct Claimed<'r> {
     pub(super) transaction: Option<Presented<'r, Transaction>>,
     pub(super) countersignature: Option<Presented<'r, Countersigned>>,
     pub(super) grant: Option<PresentedGrant<'r>>,
+    /// The digest of the record's key; `None` is null, or over HTTP.
+    pub(super) key: Option<Digest>,
+    /// The digest of the record's value; `None` is null, or over HTTP.
+    pub(super) value: Option<Digest>,
 }
 
 /// A step-up grant of the right form, verified only where a step-up applies.
@@ -99,8 +104,15 @@ impl<T: std::fmt::Debug> std::fmt::Debug for Presented<'_, T> {
 /// The values of the five, by kind, and whom the connection that they came over has proven.
 #[derive(Default, Clone, Copy)]
 pub struct Tokens<'r> {
-    values: [Option<&'r [u8]>; 5],
+    values: [Option<Token<'r>>; 5],
     channel: Option<&'r Peer>,
+}
+
+/// A token as it is written, with its hash.
+#[derive(Clone, Copy)]
+struct Token<'r> {
+    bytes: &'r [u8],
+    hash: Digest,
 }
 
 // By hand: the tokens are live credentials.
@@ -124,7 +136,7 @@ impl<'r> Tokens<'r> {
         }
         match self.values.get_mut(kind as usize) {
             Some(place @ None) => {
-                *place = Some(value);
+                *place = Some(Token { bytes: value, hash: token_hash(value) });
                 Ok(())
             }
             _ => {
@@ -149,7 +161,7 @@ impl<'r> Tokens<'r> {
 
     /// The hash of each that is there, in the order of the contract.
     pub fn hashes(&self) -> impl Iterator<Item = (TokenKind, Digest)> {
-        TokenKind::ALL.into_iter().filter_map(|kind| self.get(kind).map(|token| (kind, token_hash(token))))
+        TokenKind::ALL.into_iter().filter_map(|kind| self.get(kind).map(|token| (kind, token.hash)))
     }
 
     /// What the caller has presented, by the name of its header (the certificate's as RFC 9440 names it), each with its hash.
@@ -158,24 +170,30 @@ impl<'r> Tokens<'r> {
         self.hashes().map(|(kind, hash)| (kind.header_name(), hash)).chain(certificate)
     }
 
-    fn get(&self, kind: TokenKind) -> Option<&'r [u8]> {
+    fn get(&self, kind: TokenKind) -> Option<Token<'r>> {
         self.values.get(kind as usize).copied().flatten()
     }
 }
 
 impl<'r> Claimed<'r> {
-    /// Reads the context of a record. The cache spares the reading of tokens that were verified before.
+    /// Reads the context of a record; `hashes` are its own. The cache spares the reading of tokens that were verified before.
     ///
     /// # Errors
     /// The first failure of the stage: `context_too_large`, `context_malformed` or `context_missing`.
-    pub fn read(record: &'r Record, route: &Route, cache: &TokenCache) -> Result<Self, Denial> {
+    pub fn read(
+        record: &'r Record,
+        hashes: &Hashes,
+        route: &Route,
+        cache: &TokenCache,
+    ) -> Result<Self, Denial> {
         check_sizes(record)?;
-        let tokens = tokens(record)?;
+        let tokens = tokens(record, hashes)?;
         let unproven = unproven(record, route, &tokens)?;
         check_missing(route, &tokens, unproven.is_some(), "record")?;
-        Self::of(&tokens, unproven, cache, |payload, present| {
+        let claimed = Self::of(&tokens, unproven, cache, |payload, present| {
             ProofClaims::read(payload, route.proof_life_s, present)
-        })
+        })?;
+        Ok(Self { key: hashes.key, value: hashes.value, ..claimed })
     }
 
     /// Reads the tokens of an HTTP request that asks at `now` what a record of `route` could do. Whoever asks proves itself, by
@@ -216,7 +234,7 @@ impl<'r> Claimed<'r> {
             _ => None,
         };
         let proof = match tokens.get(TokenKind::WorkloadProof) {
-            Some(token) => Some(read_proof(token, tokens, read)?),
+            Some(token) => Some(read_proof(token, tokens, cache, read)?),
             None => None,
         };
         let sender = match (unproven, identity, proof) {
@@ -244,13 +262,14 @@ impl<'r> Claimed<'r> {
         let grant = match tokens.get(TokenKind::StepUpGrant) {
             Some(token) => {
                 let kind = TokenKind::StepUpGrant;
-                let jws = parse(token, kind)?;
+                let jws = parse(token.bytes, kind)?;
                 let claims = GrantClaims::read(jws.payload()).map_err(|e| malformed(kind, &e))?;
-                Some(PresentedGrant { claims, jws, hash: token_hash(token) })
+                Some(PresentedGrant { claims, jws, hash: token.hash })
             }
             None => None,
         };
-        Ok(Self { sender, channel: tokens.channel, transaction, countersignature, grant })
+        let channel = tokens.channel;
+        Ok(Self { sender, channel, transaction, countersignature, grant, key: None, value: None })
     }
 
     /// Whether the record carries a token of that kind.
@@ -298,7 +317,7 @@ fn check_sizes(record: &Record) -> Result<(), Denial> {
 }
 
 /// Finds the five, and refuses their names in another case, twice, or with a null value.
-fn tokens(record: &Record) -> Result<Tokens<'_>, Denial> {
+fn tokens<'r>(record: &'r Record, hashes: &Hashes) -> Result<Tokens<'r>, Denial> {
     let mut tokens = Tokens::default();
     for header in &record.headers {
         let Some(kind) = TokenKind::of_header(&header.name) else { continue };
@@ -311,7 +330,11 @@ fn tokens(record: &Record) -> Result<Tokens<'_>, Denial> {
         }
         let Some(value) = &header.value else { return refuse("is null") };
         match tokens.values.get_mut(kind as usize) {
-            Some(place @ None) => *place = Some(value),
+            Some(place @ None) => {
+                // Hashed with the rest of the record, but for one that a caller left out.
+                let hash = hashes.token(kind).unwrap_or_else(|| token_hash(value));
+                *place = Some(Token { bytes: value, hash });
+            }
             _ => return refuse("is there twice"),
         }
     }
@@ -375,12 +398,12 @@ fn parse(token: &[u8], kind: TokenKind) -> Result<Jws<'_>, Denial> {
 /// A token from the cache, or read.
 fn presented<'r, T>(
     kind: TokenKind,
-    token: &'r [u8],
+    token: Token<'r>,
     cache: &TokenCache,
     found: impl FnOnce(Kept) -> Option<Arc<T>>,
     read: impl FnOnce(&[u8], Digest) -> Result<T, Malformed>,
 ) -> Result<Presented<'r, T>, Denial> {
-    let hash = token_hash(token);
+    let Token { bytes: token, hash } = token;
     if let Some(Entry { kept, kid, trust }) = cache.get(&hash)
         && let Some(claims) = found(kept)
     {
@@ -393,21 +416,23 @@ fn presented<'r, T>(
 }
 
 fn read_proof<'r>(
-    token: &'r [u8],
+    token: Token<'r>,
     tokens: &Tokens<'_>,
+    cache: &TokenCache,
     read: impl FnOnce(&[u8], &[TokenKind]) -> Result<ProofClaims, Malformed>,
 ) -> Result<(Jws<'r>, ProofClaims, Digest), Denial> {
     let kind = TokenKind::WorkloadProof;
-    let jws = parse(token, kind)?;
+    let jws = Jws::parse_known(token.bytes, kind, cache.heads())
+        .map_err(|e| malformed(kind, &Malformed(e.to_string())))?;
     let present = [TokenKind::Countersignature, TokenKind::StepUpGrant];
     let present: Vec<_> = present.into_iter().filter(|kind| tokens.get(*kind).is_some()).collect();
     let claims = read(jws.payload(), &present).map_err(|e| malformed(kind, &e))?;
-    Ok((jws, claims, token_hash(token)))
+    Ok((jws, claims, token.hash))
 }
 
 /// A Txn-Token speaks inside the sender's domain: one that was verified in another domain is read anew.
 fn read_transaction<'r>(
-    token: &'r [u8],
+    token: Token<'r>,
     domain: TrustDomain,
     cache: &TokenCache,
 ) -> Result<Presented<'r, Transaction>, Denial> {
@@ -424,7 +449,7 @@ fn read_transaction<'r>(
 }
 
 fn read_countersignature<'r>(
-    token: &'r [u8],
+    token: Token<'r>,
     with_transaction: bool,
     cache: &TokenCache,
 ) -> Result<Presented<'r, Countersigned>, Denial> {

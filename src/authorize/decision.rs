@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::policy::Allowed;
+use super::text::Text;
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $code:literal in $stage:ident),+ $(,)?) => {
@@ -152,7 +153,7 @@ impl Denial {
 /// Leave to forward one record. Only an allowed policy answer makes one, and forwarding consumes it.
 #[derive(Debug)]
 pub struct Permit {
-    policies: Vec<String>,
+    policies: Vec<Text>,
 }
 
 impl Permit {
@@ -162,7 +163,7 @@ impl Permit {
     }
 
     /// The ids of the policies that permitted, sorted.
-    pub fn policies(&self) -> &[String] {
+    pub fn policies(&self) -> &[Text] {
         &self.policies
     }
 }

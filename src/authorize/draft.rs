@@ -6,17 +6,18 @@ use super::audit::{
     AuditWorkflow,
 };
 use super::decision::Denial;
+use super::digests::Hashes;
 use super::engine::{Decision, Moment};
 use super::identity::{Known, Transaction, Verified, accepted};
-use super::ids::Digest;
-use super::jose::{TokenKind, sha256};
-use super::limits::MAX_HEADERS;
+use super::ids::{Digest, Topic, WorkloadId};
+use super::jose::TokenKind;
 use super::policy::{Allowed, Answer};
 use super::provenance::Chain;
 use super::record::{Record, TimestampType};
 use super::request::{Request, Workflow};
 use super::route::{Gate, Route};
 use super::standing::Found;
+use super::text::Text;
 use super::traceparent::TraceParent;
 
 /// An audit record without its outcome.
@@ -25,19 +26,24 @@ pub(super) struct Draft(pub(super) AuditRecord);
 
 impl Draft {
     /// What can be said of a record before anything is verified.
-    pub(super) fn new(gate: &Gate, route: &Route, record: &Record, moment: &Moment<'_>) -> Self {
-        let digest = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map(|b| sha256(&[b]).to_string());
+    pub(super) fn new(
+        gate: &Gate,
+        route: &Route,
+        record: &Record,
+        hashes: &Hashes,
+        moment: &Moment<'_>,
+    ) -> Self {
         let mut draft = Self::asked(gate, route, moment);
         let audit = &mut draft.0;
-        audit.topic = record.source.topic.to_string();
+        audit.topic = record.source.topic.text();
         audit.partition = record.source.partition.0;
         audit.offset = record.source.offset.0;
         audit.timestamp = record.timestamp.map(|at| at.0);
-        audit.timestamp_type = record.timestamp_type.as_str().to_owned();
+        audit.timestamp_type = Text::fixed(record.timestamp_type.as_str());
         audit.accepted = accepted(record, route, moment.now).0;
-        audit.token_hashes = token_hashes(record);
-        audit.key_digest = digest(&record.key);
-        audit.value_digest = digest(&record.value);
+        audit.token_hashes = token_hashes(hashes);
+        audit.key_digest = hashes.key.map(|hash| hash.text());
+        audit.value_digest = hashes.value.map(|hash| hash.text());
         audit.trace_id = TraceParent::of(record).map(TraceParent::trace_id_hex);
         draft
     }
@@ -46,27 +52,25 @@ impl Draft {
     pub(super) fn asked(gate: &Gate, route: &Route, moment: &Moment<'_>) -> Self {
         let snapshot = moment.snapshot;
         let control = [
-            ("trust", snapshot.trust.version().to_string()),
-            ("policy", snapshot.policy.digest().to_string()),
-            ("entities", snapshot.entities.version().to_owned()),
+            ("trust", snapshot.trust.version_text()),
+            ("policy", snapshot.policy.digest_text()),
+            ("entities", snapshot.entities.version()),
         ];
-        let followed = snapshot.standing.followed();
-        let followed = [("workflows", followed.workflows), ("revocations", followed.revocations)]
-            .map(|(name, positions)| Some((name, positions?.to_string())));
+        let followed = snapshot.standing.written().iter().map(|(name, version)| (*name, version));
         Self(AuditRecord {
             decision_id: moment.id.to_string(),
-            outcome: String::new(),
+            outcome: Text::fixed(""),
             reason: None,
             detail: None,
-            realm: gate.realm.to_string(),
-            topic: String::new(),
+            realm: gate.realm.text(),
+            topic: Text::fixed(""),
             partition: -1,
             offset: -1,
             timestamp: None,
-            timestamp_type: TimestampType::NotAvailable.as_str().to_owned(),
+            timestamp_type: Text::fixed(TimestampType::NotAvailable.as_str()),
             accepted: moment.now.0,
             decided: moment.now.0,
-            gate: gate.id.to_string(),
+            gate: gate.id.text(),
             route: route.name.clone(),
             sender: None,
             proven: false,
@@ -91,12 +95,12 @@ impl Draft {
             approvers: Vec::new(),
             answer: None,
             request_id: None,
-            bundle: snapshot.policy.digest().to_string(),
-            bundle_version: snapshot.policy.version().map(str::to_owned),
+            bundle: snapshot.policy.digest_text().clone(),
+            bundle_version: snapshot.policy.version().cloned(),
             control: control
                 .into_iter()
-                .chain(followed.into_iter().flatten())
-                .map(|(name, version)| AuditControl { name: name.to_owned(), version })
+                .chain(followed)
+                .map(|(name, version)| AuditControl { name: Text::fixed(name), version: version.clone() })
                 .collect(),
             token_hashes: Vec::new(),
             key_digest: None,
@@ -113,9 +117,9 @@ impl Draft {
         request_id: Option<String>,
         trace: Option<TraceParent>,
     ) {
-        let hash = |(name, hash): &(&str, Digest)| AuditTokenHash {
-            header: (*name).to_owned(),
-            sha256: hash.to_string(),
+        let hash = |(name, hash): &(&'static str, Digest)| AuditTokenHash {
+            header: Text::fixed(name),
+            sha256: hash.text(),
         };
         self.0.token_hashes = presented.iter().map(hash).collect();
         self.0.request_id = request_id;
@@ -130,13 +134,13 @@ impl Draft {
 
     /// What had been verified when the identity stage refused the record.
     pub(super) fn known(&mut self, known: &Known) {
-        self.0.sender = known.sender.as_ref().map(ToString::to_string);
+        self.0.sender = known.sender.as_ref().map(WorkloadId::text);
         self.transaction(known.transaction.as_deref());
     }
 
     /// Who sent the record, and on whose behalf.
     pub(super) fn verified(&mut self, verified: &Verified) {
-        self.0.sender = Some(verified.sender.to_string());
+        self.0.sender = Some(verified.sender.text());
         self.0.proven = verified.proven;
         self.transaction(verified.transaction.as_deref());
     }
@@ -145,15 +149,15 @@ impl Draft {
     pub(super) fn transaction(&mut self, transaction: Option<&Transaction>) {
         let Some(transaction) = transaction else { return };
         self.0.subject = Some(transaction.subject.clone());
-        self.0.subject_domain = Some(transaction.domain.to_string());
+        self.0.subject_domain = Some(transaction.domain.text());
         self.0.transaction = Some(transaction.id.clone());
         self.0.scope = transaction.scope.iter().cloned().collect();
     }
 
     /// What the countersignature proved.
     pub(super) fn chain(&mut self, chain: &Chain) {
-        self.0.chain = chain.senders.iter().map(ToString::to_string).collect();
-        self.0.continues_from = chain.from.as_ref().map(ToString::to_string);
+        self.0.chain = chain.senders.iter().map(WorkloadId::text).collect();
+        self.0.continues_from = chain.from.as_ref().map(Topic::text);
     }
 
     /// The action asked for and the resource.
@@ -211,10 +215,10 @@ impl Draft {
     pub(super) fn answered(mut self, decided: &Result<Allowed, Denial>) -> AuditRecord {
         let audit = &mut self.0;
         match decided {
-            Ok(_) => audit.outcome = "allow".to_owned(),
+            Ok(_) => audit.outcome = Text::fixed("allow"),
             Err(denial) => {
-                audit.outcome = "deny".to_owned();
-                audit.reason = Some(denial.reason.as_str().to_owned());
+                audit.outcome = Text::fixed("deny");
+                audit.reason = Some(Text::fixed(denial.reason.as_str()));
                 audit.detail = Some(match audit.detail.take() {
                     Some(about) => format!("{about}: {}", denial.detail),
                     None => denial.detail.clone(),
@@ -227,35 +231,25 @@ impl Draft {
     /// The whole record, with how it ended.
     pub(super) fn finish(mut self, decision: &Decision) -> AuditRecord {
         match decision {
-            Decision::Forward(_) => self.0.outcome = "forward".to_owned(),
+            Decision::Forward(_) => self.0.outcome = Text::fixed("forward"),
             Decision::Deny(denial) => {
-                self.0.outcome = "deny".to_owned();
-                self.0.reason = Some(denial.reason.as_str().to_owned());
+                self.0.outcome = Text::fixed("deny");
+                self.0.reason = Some(Text::fixed(denial.reason.as_str()));
                 self.0.detail = Some(denial.detail.clone());
             }
-            Decision::Hold => self.0.outcome = "hold".to_owned(),
-            Decision::Wait => self.0.outcome = "wait".to_owned(),
-            Decision::Answer => self.0.outcome = "answer".to_owned(),
+            Decision::Hold => self.0.outcome = Text::fixed("hold"),
+            Decision::Wait => self.0.outcome = Text::fixed("wait"),
+            Decision::Answer => self.0.outcome = Text::fixed("answer"),
         }
         self.0
     }
 }
 
 /// The hash of every token header on the record, in its order: what is on a record is evidence even if it is refused.
-/// Past the most headers that a record may have, no more are written down: a record full of them is refused for that,
-/// and its audit record must still fit its topic, or whoever writes such a record has stopped the partition.
-fn token_hashes(record: &Record) -> Vec<AuditTokenHash> {
-    record
-        .headers
-        .iter()
-        .filter_map(|header| {
-            let kind = TokenKind::of_header(&header.name)?;
-            let value = header.value.as_ref()?;
-            Some(AuditTokenHash {
-                header: kind.header_name().to_owned(),
-                sha256: sha256(&[value]).to_string(),
-            })
-        })
-        .take(MAX_HEADERS)
-        .collect()
+fn token_hashes(hashes: &Hashes) -> Vec<AuditTokenHash> {
+    let hash = |(kind, hash): &(TokenKind, Digest)| AuditTokenHash {
+        header: Text::fixed(kind.header_name()),
+        sha256: hash.text(),
+    };
+    hashes.tokens.iter().map(hash).collect()
 }

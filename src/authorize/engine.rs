@@ -9,6 +9,7 @@ use super::case::{Case, evidence};
 use super::claims::Authentication;
 use super::context::Claimed;
 use super::decision::{Denial, Permit, Reason};
+use super::digests::Hashes;
 use super::draft::Draft;
 use super::identity::{self, Refused, Rules, TokenCache};
 use super::ids::{DecisionId, Topic, UnixMillis};
@@ -144,7 +145,7 @@ impl Engine {
     ) -> Step {
         if let Some(entry) = state.holds.get(record.source.offset) {
             let (decision, challenge) = entry.known(record);
-            let mut draft = Draft::new(&self.gate, route, record, moment);
+            let mut draft = Draft::new(&self.gate, route, record, &Hashes::of(record), moment);
             draft.challenge(challenge);
             let audit = draft.finish(&decision);
             return Step { audit, decision, delivery, traces: Traces::default() };
@@ -208,12 +209,13 @@ impl Engine {
             source_partitions: moment.source_partitions,
             held: resumed.as_ref().map(Resumed::accepted),
         };
-        let mut draft = Draft::new(&self.gate, route, record, moment);
+        let hashes = Hashes::of(record);
+        let mut draft = Draft::new(&self.gate, route, record, &hashes, moment);
         if let Some(accepted) = rules.held {
             draft.accepted(accepted);
         }
         let mut settling = Settling::new(&self.gate, moment, resumed);
-        let decided = self.decide(record, &rules, moment, state, &mut draft, &mut settling);
+        let decided = self.decide((record, &hashes), &rules, moment, state, &mut draft, &mut settling);
         let decision = match (decided, &delivery) {
             (Ok(decision), Delivery::Open) => decision,
             (Ok(_), Delivery::Undeliverable(why) | Delivery::Bare(why)) => Decision::Deny(Denial::new(
@@ -228,14 +230,14 @@ impl Engine {
 
     fn decide(
         &self,
-        record: &Record,
+        (record, hashes): (&Record, &Hashes),
         rules: &Rules<'_>,
         moment: &Moment<'_>,
         state: &mut PartitionState,
         draft: &mut Draft,
         settling: &mut Settling<'_>,
     ) -> Result<Decision, Denial> {
-        let claimed = Claimed::read(record, rules.route, rules.cache)?;
+        let claimed = Claimed::read(record, hashes, rules.route, rules.cache)?;
         let verified = match identity::verify(record, &claimed, rules, &state.replay) {
             Ok(verified) => verified,
             Err(Refused { denial, known }) => {
@@ -346,6 +348,7 @@ fn ask(
     let snapshot = moment.snapshot;
     let mut facts = case.facts(moment.now);
     if let (Some(transaction), Some(login)) = (&mut facts.transaction, login) {
+        transaction.token = None;
         transaction.acr = login.acr.as_deref();
         transaction.amr = login.amr.as_deref();
         transaction.auth_time = login.auth_time;

@@ -219,7 +219,6 @@ fn check(
     known: &mut Known,
 ) -> Result<Verified, Denial> {
     let accepted = known.accepted;
-    let (key, value) = (digests::of_bytes(record.key.as_deref()), digests::of_bytes(record.value.as_deref()));
     let sender = match &claimed.sender {
         ClaimedSender::Signed { identity, .. } => {
             check_identity(identity, accepted, rules)?;
@@ -241,7 +240,7 @@ fn check(
     }
     let (proof, replay) = match &claimed.sender {
         ClaimedSender::Signed { identity, proof, claims, .. } => {
-            check_proof(record, claimed, &identity.claims, proof, claims, (key, value), accepted, rules)?;
+            check_proof(record, claimed, &identity.claims, proof, claims, accepted, rules)?;
             known.sender = Some(sender.clone());
             let entry = match rules.held {
                 // It was judged and remembered when the record was held.
@@ -265,8 +264,8 @@ fn check(
         accepted,
         transaction: known.transaction.clone(),
         proof,
-        key,
-        value,
+        key: claimed.key,
+        value: claimed.value,
         replay,
         _sealed: Sealed,
     })
@@ -394,14 +393,12 @@ fn check_transaction(
     check_time(TokenKind::Transaction, &times, accepted, skew_s)
 }
 
-#[expect(clippy::too_many_arguments, reason = "one check of many facts, called once")]
 fn check_proof(
     record: &Record,
     claimed: &Claimed<'_>,
     identity: &Identity,
     jws: &Jws<'_>,
     claims: &ProofClaims,
-    (key, value): (Option<Digest>, Option<Digest>),
     accepted: UnixMillis,
     rules: &Rules<'_>,
 ) -> Result<(), Denial> {
@@ -412,18 +409,17 @@ fn check_proof(
     }
     check_time(TokenKind::WorkloadProof, &claims.times, accepted, rules.route.skew_s)?;
     check_bound(claimed, claims)?;
-    let written = |digest: Option<Digest>| digest.map(|digest| digest.to_string());
     if claims.proof.partition.is_some_and(|named| u64::try_from(record.source.partition.0) != Ok(named)) {
         return mismatch("names another partition");
     }
-    if written(key) != claims.key {
+    if !digests::are_written(claimed.key, claims.key.as_deref()) {
         return mismatch("is of another key");
     }
-    if written(value) != claims.value {
+    if !digests::are_written(claimed.value, claims.value.as_deref()) {
         return mismatch("is of another value");
     }
     if let Some(signed) = &claims.proof.signed_headers
-        && digests::of_headers(&record.headers, &signed.names).to_string() != signed.digest
+        && !digests::of_headers(&record.headers, &signed.names).is_written(&signed.digest)
     {
         return mismatch("is of other headers");
     }
@@ -451,24 +447,24 @@ fn check_signed(identity: &Identity, jws: &Jws<'_>, rules: &Rules<'_>) -> Result
 
 /// That the proof binds the other tokens, each of them and no more.
 fn check_bound(claimed: &Claimed<'_>, claims: &ProofClaims) -> Result<(), Denial> {
-    let written = |digest: Option<Digest>| digest.map(|digest| digest.to_string());
-    if written(claimed.hash(TokenKind::WorkloadIdentity)).as_deref() != Some(claims.wit_hash.as_str()) {
+    let bound = |kind, hash: Option<&str>| digests::are_written(claimed.hash(kind), hash);
+    if !bound(TokenKind::WorkloadIdentity, Some(&claims.wit_hash)) {
         return mismatch("is bound to another `workload-identity-token`");
     }
-    if written(claimed.hash(TokenKind::Transaction)) != claims.transaction_hash {
+    if !bound(TokenKind::Transaction, claims.transaction_hash.as_deref()) {
         return mismatch("is not bound to the `txn-token` that goes along, or does not");
     }
-    let mut bound = 0;
+    let mut others = 0;
     for kind in [TokenKind::Countersignature, TokenKind::StepUpGrant] {
         if let Some(hash) = claimed.hash(kind) {
             let entry = claims.other_hashes.get(kind.header_name()).and_then(serde_json::Value::as_str);
-            if entry != Some(hash.to_string().as_str()) {
+            if !entry.is_some_and(|entry| hash.is_written(entry)) {
                 return mismatch(&format!("is not bound to the `{}` that goes along", kind.header_name()));
             }
-            bound += 1;
+            others += 1;
         }
     }
-    if claims.other_hashes.len() != bound {
+    if claims.other_hashes.len() != others {
         return mismatch("is bound in `oth` to what does not go along");
     }
     Ok(())

@@ -9,6 +9,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::text::Text;
+
 /// Why a name was refused. The message is for a person and holds the rule that was broken, never the whole input.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {problem}")]
@@ -31,6 +33,11 @@ macro_rules! name_type {
             /// The name as it is written.
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+
+            /// The same, shared.
+            pub fn text(&self) -> Text {
+                Arc::clone(&self.0).into()
             }
         }
         impl fmt::Display for $name {
@@ -154,6 +161,11 @@ impl WorkloadId {
         &self.uri
     }
 
+    /// The same, shared.
+    pub fn text(&self) -> Text {
+        Arc::clone(&self.uri).into()
+    }
+
     /// The trust domain inside the URI.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.domain
@@ -249,11 +261,28 @@ impl Digest {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         bytes.try_into().ok().map(Self)
     }
+
+    /// Whether that text is how this digest is written: of two digests, whether they are one.
+    pub fn is_written(&self, text: &str) -> bool {
+        self.with_text(|written| written == text)
+    }
+
+    /// The digest as it is written.
+    pub fn text(&self) -> Text {
+        self.with_text(|text| text.into())
+    }
+
+    fn with_text<T>(&self, then: impl FnOnce(&str) -> T) -> T {
+        let mut text = [0; 43];
+        // 32 bytes are 43 characters, all of ASCII.
+        let length = URL_SAFE_NO_PAD.encode_slice(self.0, &mut text).unwrap_or(0);
+        then(text.get(..length).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default())
+    }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+        self.with_text(|text| f.write_str(text))
     }
 }
 impl fmt::Debug for Digest {
@@ -326,6 +355,9 @@ mod tests {
     fn a_digest_survives_writing_and_has_one_spelling() {
         let digest = Digest([7; 32]);
         assert_eq!(Digest::parse(&digest.to_string()), Some(digest));
+        assert_eq!(digest.text(), URL_SAFE_NO_PAD.encode([7; 32]));
+        assert!(digest.is_written(&digest.text()) && !digest.is_written(&Digest([8; 32]).text()));
+        assert!(!digest.is_written("") && !digest.is_written(&format!("{digest}=")));
         assert_eq!(Digest::parse(&format!("{digest}=")), None);
         assert_eq!(Digest::parse("AAAA"), None);
     }

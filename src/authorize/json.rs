@@ -4,6 +4,7 @@
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::value::RawValue;
 use serde_json::{Map, Number, Value};
 
@@ -268,13 +269,13 @@ impl<'de> Visitor<'de> for Strict {
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let inside = self.inside()?;
-        let mut members = Map::new();
+        // As many as the claims of a token, so that they are seldom moved; inside of them, few.
+        let mut members = Map::with_capacity(if self.depth == 0 { 16 } else { 4 });
         while let Some(name) = access.next_key::<String>()? {
-            if members.contains_key(&name) {
-                return Err(A::Error::custom(DUPLICATE));
+            match members.entry(name) {
+                Entry::Occupied(_) => return Err(A::Error::custom(DUPLICATE)),
+                Entry::Vacant(place) => drop(place.insert(access.next_value_seed(inside)?)),
             }
-            let value = access.next_value_seed(inside)?;
-            members.insert(name, value);
         }
         Ok(Value::Object(members))
     }

@@ -29,6 +29,7 @@ pub mod state;
 pub mod step_up;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod text;
 pub mod token_cache;
 pub mod traceparent;
 pub mod trust;

@@ -250,19 +250,21 @@ pub fn verify_countersignature(
     check_time(KIND, &claims.times, accepted, skew_s)?;
     let mismatch =
         |what: &str| Err(Denial::new(Reason::ProofMismatch, format!("the `countersignature` is of {what}")));
-    if transaction.map(|token| token_hash(token).to_string()) != claims.transaction_hash {
+    if !digests::are_written(transaction.map(token_hash), claims.transaction_hash.as_deref()) {
         return mismatch("another `txn-token` than the record's");
     }
     let RecordDigests { key, value, headers } = &claims.digests;
-    let written = |bytes: Option<&[u8]>| digests::of_bytes(bytes).map(|digest| digest.to_string());
-    if written(record.key.as_deref()) != *key {
+    let same = |bytes: Option<&[u8]>, written: &Option<String>| {
+        digests::are_written(digests::of_bytes(bytes), written.as_deref())
+    };
+    if !same(record.key.as_deref(), key) {
         return mismatch("another key");
     }
-    if written(record.value.as_deref()) != *value {
+    if !same(record.value.as_deref(), value) {
         return mismatch("another value");
     }
     if let Some(signed) = headers
-        && digests::of_headers(&record.headers, &signed.names).to_string() != signed.digest
+        && !digests::of_headers(&record.headers, &signed.names).is_written(&signed.digest)
     {
         return mismatch("other headers");
     }

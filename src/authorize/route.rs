@@ -8,6 +8,7 @@ use super::ids::{Realm, Topic, WorkloadId};
 use super::jose::SigningKey;
 use super::limits;
 use super::request::Mapping;
+use super::text::Text;
 
 /// The gate itself: who it is, where it stands, and the key it countersigns with.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub struct Gate {
 #[derive(Debug)]
 pub struct Route {
     /// The route's name, unique in the gate; a metric label.
-    pub name: String,
+    pub name: Text,
     /// The topics it reads.
     pub from: Vec<Topic>,
     /// Where permitted records go.
@@ -76,7 +77,7 @@ pub struct Route {
 impl Route {
     /// A route with the contract's defaults: workload identity alone is required, and what is asked for is taken from the
     /// proof.
-    pub fn new(name: impl Into<String>, from: Vec<Topic>, to: Topic, denied: Topic, audit: Topic) -> Self {
+    pub fn new(name: impl Into<Text>, from: Vec<Topic>, to: Topic, denied: Topic, audit: Topic) -> Self {
         Self {
             name: name.into(),
             from,

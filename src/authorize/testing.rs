@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::claims::Transaction;
 use super::context::Claimed;
 use super::decision::{Denial, Reason};
-use super::digests;
+use super::digests::{self, Hashes};
 use super::identity::{Rules, TokenCache, Verified, verify};
 use super::ids::{Coordinates, Offset, Partition, Realm, Topic, TrustDomain, UnixMillis};
 use super::jose::{Algorithm, KeySet, KeyUse, SigningKey, TokenKind, token_hash};
@@ -280,7 +280,7 @@ impl World {
 
     /// Context, identity and chain, once.
     pub(crate) fn once(&self, record: &Record) -> Result<(Verified, Chain), Denial> {
-        let claimed = Claimed::read(record, &self.route, &self.cache)?;
+        let claimed = Claimed::read(record, &Hashes::of(record), &self.route, &self.cache)?;
         let verified =
             verify(record, &claimed, &self.rules(), &self.memory).map_err(|refused| refused.denial)?;
         let chain = Chain::verify(&claimed, &verified, &self.rules())?;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::claims::{Countersigned, Identity, Transaction};
 use super::ids::Digest;
+use super::jose::HeadCache;
 
 /// Shards, so that lanes seldom wait for each other.
 const SHARDS: usize = 16;
@@ -39,6 +40,8 @@ pub struct TokenCache {
     shards: Vec<Mutex<Generations>>,
     /// Entries of one generation of one shard.
     capacity: usize,
+    /// Of proofs, which are never kept themselves.
+    heads: HeadCache,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -65,7 +68,13 @@ impl TokenCache {
     pub fn new(max_entries: usize) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         let capacity = max_entries.div_ceil(SHARDS * 2).max(1);
-        Self { shards, capacity, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { shards, capacity, heads: HeadCache::default(), hits, misses }
+    }
+
+    /// The JOSE headers of proofs that were read before.
+    pub(super) fn heads(&self) -> &HeadCache {
+        &self.heads
     }
 
     /// How often it helped since this was last asked, by whoever asked.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::ids::{Digest, TrustDomain};
 use super::jose::{Algorithm, KeySet, sha256};
+use super::text::Text;
 use super::x509::Authorities;
 
 /// One trust domain. The sets are kept apart because a key of one kind never signs tokens of another (contract,
@@ -58,6 +59,7 @@ pub struct Trust {
     /// Kept apart from the keys: what signs a token never vouches for a certificate.
     authorities: BTreeMap<TrustDomain, Authorities>,
     version: Digest,
+    version_text: Text,
 }
 
 impl Trust {
@@ -69,7 +71,7 @@ impl Trust {
     /// The trust in those domains and those others.
     pub fn with(domains: BTreeMap<TrustDomain, Domain>, others: Others) -> Self {
         let version = version(&domains, &others);
-        Self { domains, others, authorities: BTreeMap::new(), version }
+        Self { domains, others, authorities: BTreeMap::new(), version, version_text: version.text() }
     }
 
     /// The same, with who vouches for the X.509-SVIDs of each domain.
@@ -81,7 +83,7 @@ impl Trust {
             // A domain's name holds no line feed, so the first one ends it.
             version = sha256(&[&version.0, name.as_str().as_bytes(), b"\n", &of.version().0]);
         }
-        Self { authorities, version, ..self }
+        Self { authorities, version, version_text: version.text(), ..self }
     }
 
     /// Who vouches for the X.509-SVIDs of that domain; `None` where nobody does.
@@ -112,6 +114,11 @@ impl Trust {
     /// A digest of all that can change an answer: what was verified under one version holds under no other.
     pub fn version(&self) -> Digest {
         self.version
+    }
+
+    /// The version as it is written.
+    pub fn version_text(&self) -> &Text {
+        &self.version_text
     }
 }
 

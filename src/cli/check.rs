@@ -162,7 +162,7 @@ fn check_policies(loaded: &Loaded, problems: &mut Problems) -> Option<FoundPolic
             Some(FoundPolicies {
                 count: bundle.policy_count(),
                 bundle: bundle.digest().to_string(),
-                version: bundle.version().map(str::to_owned),
+                version: bundle.version().map(ToString::to_string),
                 entities: entities.len(),
                 longest_hold_s: bundle.longest_hold_s(),
             })
@@ -218,7 +218,7 @@ fn check_topics(
 
 fn routes(loaded: &Loaded) -> Vec<FoundRoute> {
     let found = loaded.routes.iter().map(|settings| FoundRoute {
-        name: settings.route.name.clone(),
+        name: settings.route.name.to_string(),
         from: settings.route.from.iter().map(ToString::to_string).collect(),
         to: settings.route.to.to_string(),
         denied: settings.route.denied.to_string(),

@@ -136,7 +136,7 @@ fn read(mut table: Table<'_, '_>, mask: &[String], seen: &mut Seen) -> Option<Ro
     }
     table.finish();
     let route = Route {
-        name: name?,
+        name: name?.into(),
         from,
         to: to?.0,
         denied: denied?.0,

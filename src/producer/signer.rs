@@ -303,7 +303,7 @@ fn check_moment(me: &Inner, tokens: &Tokens<'_>, now: UnixMillis) -> Result<(), 
     if let Some(token) = tokens.countersignature {
         let carried =
             read(token, TokenKind::Countersignature, |p| Countersigned::read(p, transaction.is_some()))?;
-        if carried.transaction != transaction.map(|t| t.id) {
+        if carried.transaction.as_deref() != transaction.as_ref().map(|t| t.id.as_str()) {
             return Err(SignRefused::OtherTransaction);
         }
     }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::authorize::digests::Hashes;
 use crate::authorize::ids::{Realm, Topic};
 use crate::authorize::jose::{Algorithm, Jws, SigningKey, TokenKind, sha256, token_hash};
 use crate::authorize::json;
@@ -300,7 +301,7 @@ fn a_gate_takes_what_is_signed_here() {
             source_partitions: 4,
             held: None,
         };
-        let claimed = Claimed::read(record, &route, &cache).unwrap();
+        let claimed = Claimed::read(record, &Hashes::of(record), &route, &cache).unwrap();
         verify(record, &claimed, &rules, &Memory::new(window_ms(&route)))
             .map_err(|refused| refused.denial.reason.as_str())
     };

@@ -55,7 +55,7 @@ impl GateSettings {
         for RouteSettings { route, start, replay_topics, breaker } in &settings.routes {
             for (topic, replay) in replay_topics {
                 let source = Source {
-                    route: route.name.clone(),
+                    route: route.name.to_string(),
                     replay: replay.clone(),
                     audit: route.audit.clone(),
                     denied: route.denied.clone(),

@@ -17,6 +17,7 @@ use crate::authorize::record::{Header, Record};
 use crate::authorize::route::{Compatibility, Partitioner, Route};
 use crate::authorize::state::PartitionState;
 use crate::authorize::step_up::{Challenge, Keep, Traces};
+use crate::authorize::text::Text;
 
 /// A record to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,7 +191,7 @@ fn left(
     if kept.is_empty() && told.is_empty() {
         return Ok((Vec::new(), Vec::new()));
     }
-    let nowhere = || EffectsError::NoHolding(route.name.clone(), source.topic.clone());
+    let nowhere = || EffectsError::NoHolding(route.name.to_string(), source.topic.clone());
     let holding = route.holding.as_ref().ok_or_else(nowhere)?;
     let holds = holding.holds.get(&source.topic).ok_or_else(nowhere)?;
     let kept = kept.into_iter().map(|keep| {
@@ -241,7 +242,7 @@ fn target(route: &Route, record: &Record, source: i32, count: i32) -> Partition 
 
 struct About<'a> {
     denial: &'a Denial,
-    policies: &'a [String],
+    policies: &'a [Text],
     bundle: &'a str,
     decision_id: &'a str,
     decided: UnixMillis,

@@ -46,7 +46,7 @@ impl Marks {
             marks.names.push(named(Kind::Subject, subject));
             marks.names.push(named(Kind::Subject, &format!("{domain}/{subject}")));
             marks.names.extend(transaction.jti.iter().map(|jti| named(Kind::Token, jti)));
-            marks.subject = Some((subject.clone(), domain.clone()));
+            marks.subject = Some((subject.to_string(), domain.clone()));
             marks.transaction_token.clone_from(&transaction.jti);
             marks.transaction_issued_at = Some(transaction.issued_at);
         }

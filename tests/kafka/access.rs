@@ -150,7 +150,8 @@ fn outcomes(site: &Site) -> BTreeMap<String, (String, Option<String>)> {
         assert_eq!((audit.topic.as_str(), audit.partition, audit.offset), ("", -1, -1));
         let leaf = trees.entry(tree).or_default().append(&bytes);
         assert_eq!(audit.leaf_index, i64::try_from(leaf).expect("a small number"));
-        let twice = outcomes.insert(audit.decision_id, (audit.outcome, audit.reason));
+        let reason = audit.reason.map(|reason| reason.to_string());
+        let twice = outcomes.insert(audit.decision_id, (audit.outcome.to_string(), reason));
         assert_eq!(twice, None, "one audit record a decision");
     }
     outcomes

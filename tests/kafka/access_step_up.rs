@@ -6,7 +6,7 @@ use countersign::authorize::step_up::{Challenge, Status};
 use countersign::worker::access::Answer;
 
 use crate::access::{answered, client, pay, site};
-use crate::gate::{Approvers, Site, audits, wait_for};
+use crate::gate::{Approvers, Site, audits, told, wait_for};
 use crate::support::kafka::broker;
 
 const POLICIES: &str = r#"
@@ -21,11 +21,8 @@ fn challenge(answer: &Answer) -> String {
 /// The audit records about a challenge, in order: outcome, reason, and the effect of an answer.
 fn story(site: &Site, challenge: &Challenge) -> Vec<String> {
     let of_it = |audit: &AuditRecord| audit.challenge.as_deref() == Some(&challenge.id);
-    let told = audits(site).into_iter().map(|audit| audit.record).filter(of_it).map(|audit| {
-        let effect = audit.answer.map(|answer| answer.effect);
-        [Some(audit.outcome), audit.reason, effect].into_iter().flatten().collect::<Vec<_>>().join(" ")
-    });
-    told.collect()
+    let audits = audits(site).into_iter().map(|audit| audit.record);
+    audits.filter(of_it).map(|audit| told(&audit)).collect()
 }
 
 #[test]

@@ -11,6 +11,7 @@ use rdkafka::Timestamp;
 
 use crate::gate::{Expect, Followed, GateProcess, Ledger, Plan, Sender, Site, alone, audits, wait_for};
 use crate::support::kafka::broker;
+use countersign::authorize::text::Text;
 
 const REVOKED: Expect = Expect::Deny("revoked");
 const ENDED: Expect = Expect::Deny("workflow_ended");
@@ -244,7 +245,7 @@ fn what_is_sent_after_every_gate_has_acknowledged_a_revocation_is_never_forwarde
         gate.terminate();
     }
 
-    let decided: BTreeMap<(i32, i64), Option<String>> = audits(&site)
+    let decided: BTreeMap<(i32, i64), Option<Text>> = audits(&site)
         .into_iter()
         .map(|audit| ((audit.record.partition, audit.record.offset), audit.record.reason))
         .collect();

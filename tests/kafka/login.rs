@@ -9,7 +9,7 @@ use countersign::authorize::step_up::{Challenge, Status};
 use countersign::wire::challenge::ChallengeCodec;
 use serde_json::{Value, json};
 
-use crate::gate::{Expect, Plan, Sender, Site, audits, now_ms, wait_for, wire};
+use crate::gate::{Expect, Plan, Sender, Site, audits, now_ms, told, wait_for, wire};
 use crate::support::kafka::{NewRecord, broker};
 
 const ISSUER: &str = "https://login.example.com";
@@ -136,11 +136,7 @@ impl Counter {
 
     /// The audit records about a challenge, in order: outcome, reason, and the effect of an answer.
     fn story(&self, challenge: &Challenge) -> Vec<String> {
-        let told = self.about(challenge).into_iter().map(|audit| {
-            let effect = audit.answer.map(|answer| answer.effect);
-            [Some(audit.outcome), audit.reason, effect].into_iter().flatten().collect::<Vec<_>>().join(" ")
-        });
-        told.collect()
+        self.about(challenge).iter().map(told).collect()
     }
 
     fn wait_story(&self, challenge: &Challenge, length: usize) {

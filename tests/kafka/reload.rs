@@ -48,7 +48,7 @@ fn a_changed_policy_decides_and_a_bad_one_changes_nothing() {
     let bundles: Vec<String> = {
         let mut audits: Vec<_> = audits(&site).into_iter().map(|audit| audit.record).collect();
         audits.sort_by_key(|audit| (audit.decided, audit.leaf_index));
-        audits.into_iter().map(|audit| audit.bundle).collect()
+        audits.into_iter().map(|audit| audit.bundle.to_string()).collect()
     };
     let expected = [&first, &first, &second, &second, &second, &second, &first, &first];
     assert_eq!(bundles.iter().collect::<Vec<_>>(), expected);

@@ -10,6 +10,7 @@ use countersign::authorize::limits::{
 use countersign::authorize::record::{Header, Record};
 use countersign::authorize::request::{Mapping, MappingSource};
 use countersign::authorize::route::{Compatibility, Route};
+use countersign::authorize::text::Text;
 use serde_json::{Value, json};
 
 use crate::forge::{self, Plan, key, signer_of, workload};
@@ -18,7 +19,7 @@ use crate::gatehouse::{Gatehouse, LEGACY};
 /// What Kafka's topics take by default, without the overhead of a batch.
 const TOPIC_BYTES: usize = 1_000_000;
 
-fn reason(house: &Gatehouse, route: &Route, record: &Record) -> Option<String> {
+fn reason(house: &Gatehouse, route: &Route, record: &Record) -> Option<Text> {
     house.once(route, record).1.reason
 }
 

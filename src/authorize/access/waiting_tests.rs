@@ -152,10 +152,7 @@ fn an_approval_allows_once_and_the_audit_says_by_whom() {
         (&audit.discharged[..], &audit.approvers[..]),
         (&["large".to_owned()][..], &["User::\"carol\"".to_owned()][..])
     );
-    assert_eq!(
-        (&audit.policies[..], &audit.step_ups[..]),
-        (&["all".to_owned()][..], &["large".to_owned()][..])
-    );
+    assert_eq!((&audit.policies[..], &audit.step_ups[..]), (&["all".into()][..], &["large".to_owned()][..]));
     let released = desk.told.last().unwrap();
     assert_eq!(
         (released.status, released.decision_id.as_deref()),

@@ -170,7 +170,7 @@ fn an_unproven_record_carries_neither_gated_work_nor_the_marks_of_a_denial() {
 fn hashes_are_those_of_the_headers() {
     let record = Plan::full().build();
     let world = World::default();
-    let claimed = Claimed::read(&record, &world.route, &world.cache).unwrap();
+    let claimed = Claimed::read(&record, &Hashes::of(&record), &world.route, &world.cache).unwrap();
     for kind in TokenKind::ALL {
         let header = record.headers.iter().find(|h| h.name == kind.header_name()).unwrap();
         assert_eq!(claimed.hash(kind), Some(token_hash(header.value.as_ref().unwrap())));

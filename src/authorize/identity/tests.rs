@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::authorize::decision::Stage;
+use crate::authorize::digests::Hashes;
 use crate::authorize::ids::{Coordinates, Offset, Partition, Topic};
 use crate::authorize::jose::{KeyUse, SigningKey};
 use crate::authorize::record::Header;
@@ -515,7 +516,7 @@ fn a_copy_is_replayed_and_redelivery_is_judged_again() {
     assert_eq!(world.reason(&record), None);
     let mut copy = record.clone();
     copy.source.offset = Offset(18);
-    let claimed = Claimed::read(&copy, &world.route, &world.cache).unwrap();
+    let claimed = Claimed::read(&copy, &Hashes::of(&copy), &world.route, &world.cache).unwrap();
     let refused = verify(&copy, &claimed, &world.rules(), &world.memory).unwrap_err();
     assert_eq!(refused.denial.reason, Reason::Replayed);
     assert_eq!(refused.known.sender.unwrap().as_str(), PAYER);
@@ -585,7 +586,7 @@ fn what_is_known_is_what_was_proven() {
     let world = World::default();
     let known = |edit: &dyn Fn(TokenKind, &mut Draft)| {
         let record = Plan::default().build_with(edit);
-        let claimed = Claimed::read(&record, &world.route, &world.cache).unwrap();
+        let claimed = Claimed::read(&record, &Hashes::of(&record), &world.route, &world.cache).unwrap();
         verify(&record, &claimed, &world.rules(), &world.memory).unwrap_err().known
     };
     let stolen = known(&|of, draft| {

@@ -1,6 +1,9 @@
 //! A compact JWS taken apart (RFC 7515, section 7.1), by the contract's rules for every token. Limits: nothing is
 //! verified here; what comes out is only well formed.
 
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::{Arc, Mutex};
+
 use serde_json::Value;
 
 use super::super::json::{self, JsonError};
@@ -38,11 +41,81 @@ pub enum JwsError {
 /// A compact JWS, parsed and not verified.
 #[derive(Clone)]
 pub struct Jws<'t> {
-    alg: String,
-    kid: Option<String>,
+    head: Arc<Head>,
     payload: Vec<u8>,
     signing_input: &'t [u8],
     signature: Vec<u8>,
+}
+
+/// What a JOSE header says, of the right form.
+#[derive(Debug)]
+struct Head {
+    /// Empty where there is none that is a string.
+    typ: String,
+    alg: String,
+    kid: Option<String>,
+}
+
+impl Head {
+    fn read(written: &[u8]) -> Result<Self, JwsError> {
+        let header = base64url(written).ok_or(JwsError::Base64("the JOSE header"))?;
+        let header = json::parse_object(&header).map_err(|e| JwsError::Json("the JOSE header", e))?;
+        if let Some(name) = FORBIDDEN.into_iter().find(|name| header.contains_key(*name)) {
+            return Err(JwsError::Forbidden(name));
+        }
+        let typ = header.get("typ").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let alg = header.get("alg").and_then(Value::as_str).ok_or(JwsError::Alg)?.to_owned();
+        let kid = match header.get("kid") {
+            None => None,
+            Some(Value::String(kid)) => Some(kid.clone()),
+            Some(_) => return Err(JwsError::Kid),
+        };
+        Ok(Self { typ, alg, kid })
+    }
+}
+
+/// JOSE headers that were read before: a sender writes the same one on every proof. What a header says follows from its bytes
+/// alone, so whether one is kept changes no answer. Bounded; a slot in use by another lane is passed by.
+pub struct HeadCache {
+    slots: Vec<Mutex<Option<(Box<[u8]>, Arc<Head>)>>>,
+}
+
+// By hand: nobody needs to see them.
+impl std::fmt::Debug for HeadCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HeadCache").finish_non_exhaustive()
+    }
+}
+
+impl Default for HeadCache {
+    fn default() -> Self {
+        Self { slots: (0..Self::SLOTS).map(|_| Mutex::new(None)).collect() }
+    }
+}
+
+impl HeadCache {
+    const SLOTS: usize = 64;
+    /// A longer one is read each time.
+    const LONGEST: usize = 512;
+
+    fn read(&self, written: &[u8]) -> Result<Arc<Head>, JwsError> {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(written);
+        let index = usize::try_from(hasher.finish() % Self::SLOTS as u64).unwrap_or(0);
+        let mut slot = self.slots.get(index).and_then(|slot| slot.try_lock().ok());
+        if let Some(Some((kept, head))) = slot.as_deref()
+            && **kept == *written
+        {
+            return Ok(Arc::clone(head));
+        }
+        let head = Arc::new(Head::read(written)?);
+        if let Some(slot) = slot.as_deref_mut()
+            && written.len() <= Self::LONGEST
+        {
+            *slot = Some((written.into(), Arc::clone(&head)));
+        }
+        Ok(head)
+    }
 }
 
 impl<'t> Jws<'t> {
@@ -61,6 +134,22 @@ impl<'t> Jws<'t> {
     /// # Errors
     /// As [`Self::parse`].
     pub fn parse_typ(token: &'t [u8], typs: &[&'static str]) -> Result<Self, JwsError> {
+        Self::take_apart(token, typs, None)
+    }
+
+    /// Takes a token of that kind apart whose JOSE header may have been read before.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_known(token: &'t [u8], kind: TokenKind, heads: &HeadCache) -> Result<Self, JwsError> {
+        Self::take_apart(token, &[kind.typ()], Some(heads))
+    }
+
+    fn take_apart(
+        token: &'t [u8],
+        typs: &[&'static str],
+        heads: Option<&HeadCache>,
+    ) -> Result<Self, JwsError> {
         let mut parts = token.split(|b| *b == b'.');
         let (Some(header), Some(payload), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -68,34 +157,23 @@ impl<'t> Jws<'t> {
             return Err(JwsError::Parts);
         };
         let signing_input = token.get(..header.len() + 1 + payload.len()).ok_or(JwsError::Parts)?;
-        let header = base64url(header).ok_or(JwsError::Base64("the JOSE header"))?;
+        let head = heads.map_or_else(|| Head::read(header).map(Arc::new), |heads| heads.read(header))?;
         let payload = base64url(payload).ok_or(JwsError::Base64("the payload"))?;
         let signature = base64url(signature).ok_or(JwsError::Base64("the signature"))?;
-        let header = json::parse_object(&header).map_err(|e| JwsError::Json("the JOSE header", e))?;
-        if let Some(name) = FORBIDDEN.into_iter().find(|name| header.contains_key(*name)) {
-            return Err(JwsError::Forbidden(name));
-        }
-        let typ = header.get("typ").and_then(Value::as_str).unwrap_or_default();
-        if !typs.iter().any(|wanted| is_typ(typ, wanted)) {
+        if !typs.iter().any(|wanted| is_typ(&head.typ, wanted)) {
             return Err(JwsError::Typ(typs.first().copied().unwrap_or_default()));
         }
-        let alg = header.get("alg").and_then(Value::as_str).ok_or(JwsError::Alg)?.to_owned();
-        let kid = match header.get("kid") {
-            None => None,
-            Some(Value::String(kid)) => Some(kid.clone()),
-            Some(_) => return Err(JwsError::Kid),
-        };
-        Ok(Self { alg, kid, payload, signing_input, signature })
+        Ok(Self { head, payload, signing_input, signature })
     }
 
     /// `alg` as it is written: perhaps of no algorithm that exists here.
     pub fn alg(&self) -> &str {
-        &self.alg
+        &self.head.alg
     }
 
     /// `kid`, if the token has one.
     pub fn kid(&self) -> Option<&str> {
-        self.kid.as_deref()
+        self.head.kid.as_deref()
     }
 
     /// The decoded payload.
@@ -117,7 +195,7 @@ impl<'t> Jws<'t> {
 // By hand: a signature completes a live credential, and must not reach a log.
 impl std::fmt::Debug for Jws<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Jws").field("alg", &self.alg).field("kid", &self.kid).finish_non_exhaustive()
+        f.debug_struct("Jws").field("head", &self.head).finish_non_exhaustive()
     }
 }
 
@@ -141,8 +219,26 @@ mod tests {
         format!("{}.{}.AQ", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode("{}"))
     }
 
+    /// Cold, and twice with a cache: what is kept changes no answer.
     fn parse(header: &str) -> Result<(), JwsError> {
-        Jws::parse(token(header).as_bytes(), TokenKind::WorkloadProof).map(drop)
+        let (token, kind, heads) = (token(header), TokenKind::WorkloadProof, HeadCache::default());
+        let found = Jws::parse(token.as_bytes(), kind).map(drop);
+        for _ in 0..2 {
+            assert_eq!(Jws::parse_known(token.as_bytes(), kind, &heads).map(drop), found);
+        }
+        found
+    }
+
+    #[test]
+    fn a_header_that_was_read_before_is_that_header_and_of_its_kind_alone() {
+        let heads = HeadCache::default();
+        for n in (0..1000).chain(0..1000) {
+            let token = token(&format!(r#"{{"alg":"A{n}","typ":"wpt+jwt","kid":"k{n}"}}"#));
+            let jws = Jws::parse_known(token.as_bytes(), TokenKind::WorkloadProof, &heads).unwrap();
+            assert_eq!((jws.alg(), jws.kid()), (&*format!("A{n}"), Some(&*format!("k{n}"))));
+            let other = Jws::parse_known(token.as_bytes(), TokenKind::WorkloadIdentity, &heads);
+            assert_eq!(other.map(drop), Err(JwsError::Typ("wit+jwt")));
+        }
     }
 
     #[test]

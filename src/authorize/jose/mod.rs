@@ -8,7 +8,7 @@ mod keys;
 mod sign;
 
 pub use jwk::{KeyError, PublicKey};
-pub use jws::{Jws, JwsError};
+pub use jws::{HeadCache, Jws, JwsError};
 pub use keys::{KeyChoice, KeySet, KeySetError, KeyUse};
 pub use sign::{SignError, SigningKey};
 

@@ -2,7 +2,9 @@
 //! secret is wiped when the key is dropped and never appears in `Debug`.
 
 use std::fmt;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256,
@@ -38,6 +40,8 @@ pub struct SigningKey {
     public: Map<String, Value>,
     /// The private members, base64url.
     private: Vec<(&'static str, Zeroizing<String>)>,
+    /// The heads that it has written, by `typ`: one for each kind of token that it signs.
+    heads: ArcSwap<Vec<(&'static str, Arc<str>)>>,
 }
 
 enum Inner {
@@ -129,7 +133,7 @@ impl SigningKey {
             .into_iter()
             .filter_map(|name| jwk.get(name).map(|value| (name.to_owned(), value.clone())))
             .collect();
-        Ok(Self { algorithm, kid, inner, public, private })
+        Ok(Self { algorithm, kid, inner, public, private, heads: ArcSwap::default() })
     }
 
     /// Makes the key of 32 random bytes: the whole private key of `EdDSA`, the scalar of `ES256`. RSA keys are not
@@ -172,7 +176,8 @@ impl SigningKey {
             _ => Map::new(),
         };
         let private = vec![("d", Zeroizing::new(URL_SAFE_NO_PAD.encode(seed)))];
-        Ok(Self { algorithm, kid: kid.map(str::to_owned), inner, public, private })
+        let kid = kid.map(str::to_owned);
+        Ok(Self { algorithm, kid, inner, public, private, heads: ArcSwap::default() })
     }
 
     /// The algorithm of its tokens.
@@ -222,16 +227,31 @@ impl SigningKey {
     /// # Errors
     /// As [`Self::sign`].
     pub fn sign_typ(&self, typ: &'static str, claims: &impl Serialize) -> Result<String, SignError> {
-        let head = Head { alg: self.algorithm.as_str(), typ, kid: self.kid() };
-        let head = serde_json::to_vec(&head).map_err(|e| SignError::Claims(e.to_string()))?;
-        let claims = serde_json::to_vec(claims).map_err(|e| SignError::Claims(e.to_string()))?;
-        let mut token = URL_SAFE_NO_PAD.encode(head);
+        let mut claims_json = Vec::with_capacity(1024);
+        serde_json::to_writer(&mut claims_json, claims).map_err(|e| SignError::Claims(e.to_string()))?;
+        let mut token = String::with_capacity(2048);
+        token.push_str(&self.head(typ)?);
         token.push('.');
-        URL_SAFE_NO_PAD.encode_string(claims, &mut token);
+        URL_SAFE_NO_PAD.encode_string(claims_json, &mut token);
         let signature = self.signature(token.as_bytes())?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         Ok(token)
+    }
+
+    /// The head of its tokens with that `typ`, as it is written: made once for each.
+    fn head(&self, typ: &'static str) -> Result<Arc<str>, SignError> {
+        let made = self.heads.load();
+        if let Some((_, head)) = made.iter().find(|(of, _)| *of == typ) {
+            return Ok(Arc::clone(head));
+        }
+        let head = Head { alg: self.algorithm.as_str(), typ, kid: self.kid() };
+        let head = serde_json::to_vec(&head).map_err(|e| SignError::Claims(e.to_string()))?;
+        let head: Arc<str> = URL_SAFE_NO_PAD.encode(head).into();
+        // Of two that make one at once, one is made again later.
+        let all = made.iter().cloned().chain([(typ, Arc::clone(&head))]).collect();
+        self.heads.store(Arc::new(all));
+        Ok(head)
     }
 
     /// Signs a head and a payload whatever they are, for tests of what must be refused.

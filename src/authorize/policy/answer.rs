@@ -3,26 +3,27 @@
 
 use crate::authorize::decision::Denial;
 use crate::authorize::step_up::Discharged;
+use crate::authorize::text::Text;
 
 /// Proof that every principal asked about was allowed; carries the ids of the permits that allowed them, sorted.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Allowed {
-    policies: Vec<String>,
+    policies: Vec<Text>,
 }
 
 impl Allowed {
     // INVARIANT: called by evaluation alone, once every principal was allowed without an error and no step-up applies.
-    pub(super) fn by(policies: Vec<String>) -> Self {
+    pub(super) fn by(policies: Vec<Text>) -> Self {
         Self { policies }
     }
 
     /// The ids of the permits, sorted.
-    pub fn policies(&self) -> &[String] {
+    pub fn policies(&self) -> &[Text] {
         &self.policies
     }
 
     /// The ids of the permits, sorted.
-    pub fn into_policies(self) -> Vec<String> {
+    pub fn into_policies(self) -> Vec<Text> {
         self.policies
     }
 }
@@ -71,7 +72,7 @@ pub struct Answer {
     /// Where the verdict is `step_up_required`: what would be allowed if the step-ups were discharged.
     pub conditional: Option<Conditional>,
     /// The ids of the policies that determined the verdict, sorted.
-    pub determining: Vec<String>,
+    pub determining: Vec<Text>,
     /// The policies that erred, sorted by id, each with what went wrong.
     pub errors: Vec<(String, String)>,
     /// The context as evaluated, as JSON with masked members replaced by `"***"`; `None` where the request was invalid

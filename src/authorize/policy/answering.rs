@@ -18,6 +18,7 @@ use super::value::{Mistyped, Value, is_datetime};
 use crate::authorize::decision::{Denial, Reason};
 use crate::authorize::ids::{UnixMillis, WorkloadId};
 use crate::authorize::request::{Action, Resource, Workflow};
+use crate::authorize::text::Text;
 
 /// The name of the action, and the entity type of its resource. No record can ask for that action.
 pub(super) const ANSWER: &str = "answer";
@@ -164,7 +165,7 @@ impl Bundle {
     ///
     /// # Errors
     /// `request_invalid`, `policy_error`, `forbidden` or `not_permitted`: such an answer changes nothing.
-    pub fn may_answer(&self, entities: &Entities, facts: &AnswerFacts<'_>) -> Result<Vec<String>, Denial> {
+    pub fn may_answer(&self, entities: &Entities, facts: &AnswerFacts<'_>) -> Result<Vec<Text>, Denial> {
         let invalid = |detail: String| Denial::new(Reason::RequestInvalid, detail);
         let action = self.answer.as_ref().ok_or_else(|| {
             invalid(format!("the schema has no action `{ANSWER}` on `{CHALLENGE}`: nobody may answer"))

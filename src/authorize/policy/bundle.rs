@@ -14,14 +14,16 @@ use super::index::Index;
 use super::load;
 use super::problem::{LoadErrors, Problem, SourceFile};
 use super::shape::EntityKind;
-use super::value::TimeCache;
+use super::value::{MadeCache, TimeCache};
 use crate::authorize::ids::Digest;
+use crate::authorize::text::Text;
 
 /// Policies and schema of one moment (contract, sections 7 and 10).
 #[derive(Debug)]
 pub struct Bundle {
     pub(super) digest: Digest,
-    pub(super) version: Option<String>,
+    pub(super) digest_text: Text,
+    pub(super) version: Option<Text>,
     /// The policies of the first decision.
     pub(super) plain: Index,
     /// The policies with `@step_up`, looked at once the others allow.
@@ -36,6 +38,7 @@ pub struct Bundle {
     pub(super) schema: Schema,
     pub(super) warnings: Vec<Problem>,
     pub(super) times: TimeCache,
+    pub(super) made: MadeCache,
 }
 
 /// An action that a gate can ask for.
@@ -63,9 +66,14 @@ impl Bundle {
         self.digest
     }
 
+    /// The digest as it is written.
+    pub fn digest_text(&self) -> &Text {
+        &self.digest_text
+    }
+
     /// What the file `VERSION` says, where there is one.
-    pub fn version(&self) -> Option<&str> {
-        self.version.as_deref()
+    pub fn version(&self) -> Option<&Text> {
+        self.version.as_ref()
     }
 
     /// How many policies there are, links of templates counted.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 use super::facts::{Facts, Offer};
 use super::offered::{Attribute, GROUPS, Group, Offered, Presence, Row, TOP};
 use super::shape::{EntityKind, Member, Shape};
-use super::value::{Mistyped, Value, is_datetime};
+use super::value::{MadeCache, Mistyped, TimeCache, Value, is_datetime};
 use crate::authorize::ids::UnixMillis;
 use crate::authorize::standing::Found;
 
@@ -67,6 +67,9 @@ impl Projection {
 /// The entity types that attributes of the gate's own have, where the schema declares them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known<'k> {
+    /// What was made of tokens before.
+    pub(super) made: &'k MadeCache,
+    pub(super) times: &'k TimeCache,
     pub(super) workload: Option<&'k EntityKind>,
     pub(super) subject: Option<&'k EntityKind>,
 }
@@ -179,7 +182,14 @@ fn build<'a>(
         let value = match &member.plan {
             Plan::One(attribute, shape) => attribute.value(shape, &member.name, prefix, facts, known)?,
             Plan::Group(group, members) if group.is_there(facts) => {
-                Some(Value::Record(build(members, &member.name, facts, known)?))
+                let build = || Ok(Value::Record(build(members, &member.name, facts, known)?));
+                let token = facts.transaction.as_ref().and_then(|transaction| transaction.token);
+                Some(match token {
+                    Some(token) if *group == Group::Transaction && !is_masked(&member.name, facts.mask) => {
+                        known.made.get(token, members.as_ptr().addr(), known.times, build)?
+                    }
+                    _ => build()?,
+                })
             }
             Plan::Group(..) => None,
         };
@@ -197,6 +207,12 @@ fn build<'a>(
         }
     }
     Ok(record)
+}
+
+/// Whether any path that is masked lies in this group.
+fn is_masked(group: &str, mask: &[String]) -> bool {
+    mask.iter()
+        .any(|path| path.strip_prefix(group).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
 impl Group {

@@ -14,12 +14,13 @@ use super::digest;
 use super::problem::{LoadErrors, Problem, Source, SourceFile};
 use crate::authorize::ids::Digest;
 use crate::authorize::limits::MAX_POLICY_FILE_BYTES;
+use crate::authorize::text::Text;
 
 /// Every entity that policies may ask about, the actions of the schema included.
 #[derive(Debug)]
 pub struct Entities {
     store: Arc<cedar_policy::Entities>,
-    version: String,
+    version: Text,
     len: usize,
 }
 
@@ -93,7 +94,7 @@ impl Entities {
             }
         };
         LoadErrors::check(WHAT, problems)?;
-        Ok(Self { store: Arc::new(store), version: digest.to_string(), len })
+        Ok(Self { store: Arc::new(store), version: digest.text(), len })
     }
 
     /// The store of those entities, which were checked against this bundle; what they are together is checked here.
@@ -105,17 +106,17 @@ impl Entities {
         let entities = entities.into_iter().map(|entity| entity.0);
         let store = cedar_policy::Entities::from_entities(entities, Some(bundle.schema()))
             .map_err(|error| described(&error))?;
-        Ok(Self { store: Arc::new(store), version, len })
+        Ok(Self { store: Arc::new(store), version: version.into(), len })
     }
 
     /// The same entities under another version.
     pub fn under(&self, version: String) -> Self {
-        Self { store: Arc::clone(&self.store), version, len: self.len }
+        Self { store: Arc::clone(&self.store), version: version.into(), len: self.len }
     }
 
     /// What audit records call this state: of files SHA-256 over the entities, the same on every machine and for every order
     /// and layout of the files; of a topic how far it was read.
-    pub fn version(&self) -> &str {
+    pub fn version(&self) -> &Text {
         &self.version
     }
 

@@ -16,6 +16,7 @@ use super::index::{Index, Response};
 use super::offered::WORKLOAD;
 use super::value::Mask;
 use crate::authorize::decision::{Denial, Reason};
+use crate::authorize::text::Text;
 
 /// A request that the schema admits, once for each principal.
 struct Admitted {
@@ -27,8 +28,8 @@ struct Admitted {
 /// What one index says to all principals together.
 #[derive(Default)]
 struct Said {
-    permits: BTreeSet<String>,
-    forbids: BTreeSet<String>,
+    permits: BTreeSet<Text>,
+    forbids: BTreeSet<Text>,
     errors: BTreeMap<String, String>,
     /// The first principal that no permit allows.
     unpermitted: Option<String>,
@@ -64,7 +65,7 @@ impl Bundle {
             Ok(_) => said.permits,
             Err(denial) if denial.reason == Reason::Forbidden => said.forbids,
             Err(denial) if denial.reason == Reason::StepUpRequired => {
-                step_ups.iter().map(|step_up| step_up.policy.clone()).collect()
+                step_ups.iter().map(|step_up| step_up.policy.as_str().into()).collect()
             }
             Err(_) => BTreeSet::new(),
         };
@@ -98,10 +99,10 @@ impl Bundle {
         Ok(Allowed::by(said.permits.iter().cloned().collect()))
     }
 
-    pub(super) fn forbidden_detail(&self, forbids: &BTreeSet<String>) -> String {
+    pub(super) fn forbidden_detail(&self, forbids: &BTreeSet<Text>) -> String {
         let mut detail = String::new();
         for id in forbids {
-            let reason = self.meta.get(id).and_then(|meta| meta.reason.as_deref());
+            let reason = self.meta.get(id.as_str()).and_then(|meta| meta.reason.as_deref());
             let lead = if detail.is_empty() { "forbidden by " } else { "; by " };
             let _ = write!(detail, "{lead}`{id}`");
             if let Some(reason) = reason {
@@ -111,8 +112,8 @@ impl Bundle {
         limited(detail, 1024)
     }
 
-    fn step_ups(&self, forbids: &BTreeSet<String>) -> Vec<StepUp> {
-        forbids.iter().filter_map(|id| self.meta.get(id)?.step_up.clone()).collect()
+    fn step_ups(&self, forbids: &BTreeSet<Text>) -> Vec<StepUp> {
+        forbids.iter().filter_map(|id| self.meta.get(id.as_str())?.step_up.clone()).collect()
     }
 
     /// Whether the schema admits the request, for each principal; if not, why.
@@ -130,7 +131,12 @@ impl Bundle {
             .map(|principal| self.principal(action, facts, *principal))
             .collect::<Result<_, _>>()?;
         let kind = |name: &str| self.kinds.get(name).map(|kind| &**kind);
-        let known = Known { workload: kind(WORKLOAD), subject: self.subject_type.as_deref().and_then(kind) };
+        let known = Known {
+            made: &self.made,
+            times: &self.times,
+            workload: kind(WORKLOAD),
+            subject: self.subject_type.as_deref().and_then(kind),
+        };
         let value = action
             .context
             .build(facts, &known)

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::authorize::ids::{Offset, Partition, TrustDomain, UnixMillis, WorkloadId};
+use crate::authorize::ids::{Digest, Offset, Partition, TrustDomain, UnixMillis, WorkloadId};
 use crate::authorize::standing::Found;
 
 /// What every route of a gate always has to offer to its policies. A schema that requires more is refused.
@@ -68,6 +68,9 @@ pub struct MessageFacts<'a> {
 /// The Txn-Token's claims (contract, section 2.3).
 #[derive(Debug, Clone)]
 pub struct TransactionFacts<'a> {
+    /// The hash of the token where all of this is its own: what was made of it once is then made of it again. `None` where a
+    /// part is of elsewhere.
+    pub token: Option<Digest>,
     /// `txn`.
     pub id: &'a str,
     /// `scope`, split on spaces.

@@ -14,6 +14,8 @@ use cedar_policy_core::ast;
 use cedar_policy_core::evaluator::Evaluator;
 use cedar_policy_core::extensions::Extensions;
 
+use crate::authorize::text::Text;
+
 /// Policies by scope: principal, then resource, then action.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -24,7 +26,7 @@ pub struct Index {
 /// A policy as it is asked.
 #[derive(Debug)]
 struct Candidate {
-    id: String,
+    id: Text,
     effect: ast::Effect,
     /// Its scope and its conditions, as one expression.
     condition: ast::Expr,
@@ -38,7 +40,7 @@ pub struct Response {
     /// Whether it is allowed.
     pub decision: Decision,
     /// The ids of the policies that determined it.
-    pub reasons: BTreeSet<String>,
+    pub reasons: BTreeSet<Text>,
     /// The policies that erred, with Cedar's message.
     pub errors: BTreeMap<String, String>,
 }
@@ -90,7 +92,7 @@ impl Index {
     fn add(&mut self, policy: &Policy) {
         let inner: &ast::Policy = policy.as_ref();
         let candidate = Arc::new(Candidate {
-            id: inner.id().to_string(),
+            id: inner.id().to_string().into(),
             effect: inner.effect(),
             condition: inner.condition(),
             slots: inner.env().clone(),
@@ -144,8 +146,8 @@ impl Index {
 /// The parts of the answer, before a forbid outweighs a permit. A policy met twice counts once.
 #[derive(Default)]
 struct Combined {
-    permits: BTreeSet<String>,
-    forbids: BTreeSet<String>,
+    permits: BTreeSet<Text>,
+    forbids: BTreeSet<Text>,
     errors: BTreeMap<String, String>,
 }
 
@@ -166,7 +168,7 @@ impl Combined {
             (Ok(false), _) => {}
             (Err(error), _) => {
                 let message = format!("error while evaluating policy `{id}`: {error}");
-                self.errors.insert(id, message);
+                self.errors.insert(id.as_str().to_owned(), message);
             }
         }
     }

@@ -20,8 +20,9 @@ use super::nesting;
 use super::offered::WORKLOAD;
 use super::problem::{LoadErrors, Problem, Source, SourceFile};
 use super::shape::Catalog;
-use super::value::TimeCache;
+use super::value::{MadeCache, TimeCache};
 use crate::authorize::limits::{MAX_POLICIES, MAX_POLICY_FILE_BYTES};
+use crate::authorize::text::Text;
 
 mod content;
 mod links;
@@ -66,7 +67,8 @@ pub(super) fn load(
     LoadErrors::check(WHAT, loading.problems)?;
     Ok(Bundle {
         digest,
-        version,
+        digest_text: digest.text(),
+        version: version.map(Text::from),
         plain,
         step_up,
         meta: loading.meta,
@@ -77,6 +79,7 @@ pub(super) fn load(
         schema: cedar,
         warnings: loading.warnings,
         times: TimeCache::new(),
+        made: MadeCache::new(),
     })
 }
 

@@ -12,7 +12,7 @@ use cedar_policy_core::ast;
 use serde_json::Value as Json;
 
 use super::shape::{Member, Shape};
-use crate::authorize::ids::UnixMillis;
+use crate::authorize::ids::{Digest, UnixMillis};
 
 /// A value of a context.
 #[derive(Debug, Clone)]
@@ -29,6 +29,15 @@ pub(super) enum Value<'a> {
     Notation(ast::Value, &'a str),
     Set(Vec<Value<'a>>),
     Record(Vec<(&'a str, Value<'a>)>),
+    /// Made before.
+    Made(Arc<Made>),
+}
+
+/// A value in both of its forms, nothing of it masked.
+#[derive(Debug)]
+pub(super) struct Made {
+    cedar: ast::Value,
+    json: String,
 }
 
 /// The extension types that can be written as a string.
@@ -63,7 +72,7 @@ pub(super) fn is_datetime(moment: UnixMillis) -> bool {
 
 /// A moment of [`is_datetime`] as RFC 3339 with milliseconds, in UTC, which is how Cedar reads one. Days become a date of
 /// the proleptic Gregorian calendar in years that begin in March, so that a leap day is the last of its year.
-fn rfc3339(moment: UnixMillis) -> String {
+fn push_rfc3339(out: &mut String, moment: UnixMillis) {
     const DAY_MS: i64 = 86_400_000;
     const ERA_DAYS: i64 = 146_097;
     let days = moment.0.div_euclid(DAY_MS) + 719_468;
@@ -76,7 +85,33 @@ fn rfc3339(moment: UnixMillis) -> String {
     let year = era * 400 + year_of_era + i64::from(month <= 2);
     let ms = moment.0.rem_euclid(DAY_MS);
     let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1000)
+    push_digits(out, year, 1000);
+    for (before, part, greatest) in [
+        ('-', month, 10),
+        ('-', day, 10),
+        ('T', hour, 10),
+        (':', minute, 10),
+        (':', second, 10),
+        ('.', ms % 1000, 100),
+    ] {
+        out.push(before);
+        push_digits(out, part, greatest);
+    }
+    out.push('Z');
+}
+
+/// A number from 0 in as many digits as `unit`, which is a power of ten, has.
+fn push_digits(out: &mut String, number: i64, mut unit: i64) {
+    while unit > 0 {
+        out.extend(u8::try_from(number / unit % 10).ok().map(|digit| char::from(b'0' + digit)));
+        unit /= 10;
+    }
+}
+
+fn rfc3339(moment: UnixMillis) -> String {
+    let mut text = String::with_capacity(24);
+    push_rfc3339(&mut text, moment);
+    text
 }
 
 impl<'a> Value<'a> {
@@ -172,6 +207,7 @@ impl<'a> Value<'a> {
                 return Some(ast::Value::set(values?, None));
             }
             Self::Record(members) => return record(members, times),
+            Self::Made(made) => return Some(made.cedar.clone()),
         };
         Some(ast::Value::new(kind, None))
     }
@@ -192,13 +228,17 @@ impl<'a> Value<'a> {
             Self::Long(value) => push_display(out, value),
             Self::Text(text) => push_string(out, text),
             Self::Entity(entity) => {
-                out.push_str("{\"type\":");
-                push_string(out, &entity.type_name().to_string());
+                // The name of a type is made of letters, digits, `_` and `::`.
+                let _ = write!(out, "{{\"type\":\"{}\"", entity.type_name());
                 out.push_str(",\"id\":");
                 push_string(out, entity.id().unescaped());
                 out.push('}');
             }
-            Self::Datetime(moment) => push_string(out, &rfc3339(*moment)),
+            Self::Datetime(moment) => {
+                out.push('"');
+                push_rfc3339(out, *moment);
+                out.push('"');
+            }
             Self::Duration(ms) => {
                 let _ = write!(out, "\"{ms}ms\"");
             }
@@ -234,6 +274,7 @@ impl<'a> Value<'a> {
                 }
                 out.push('}');
             }
+            Self::Made(made) => out.push_str(&made.json),
         }
     }
 }
@@ -274,6 +315,13 @@ fn push_display(out: &mut String, value: &impl std::fmt::Display) {
 
 /// As a JSON string. Serialising a string cannot fail; were it to, the member is masked rather than left open.
 pub(super) fn push_string(out: &mut String, text: &str) {
+    // RFC 8259, section 7: what must be escaped.
+    if !text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     out.push_str(&serde_json::to_string(text).unwrap_or_else(|_| "\"***\"".to_owned()));
 }
 
@@ -359,6 +407,54 @@ impl TimeCache {
             *slot = Some(Slot { notation, ms, value: value.clone() });
         }
         Some(value)
+    }
+}
+
+/// What was made of the claims of tokens, by token and by the plan that it was made by: many records carry one token, and making
+/// its part of a context anew would cost more than evaluating policies. Bounded; a slot in use by another lane is passed by.
+#[derive(Debug)]
+pub(super) struct MadeCache {
+    slots: Vec<Mutex<Option<(MadeKey, Arc<Made>)>>>,
+}
+
+type MadeKey = (Digest, usize);
+
+impl MadeCache {
+    const SLOTS: usize = 256;
+
+    pub(super) fn new() -> Self {
+        Self { slots: (0..Self::SLOTS).map(|_| Mutex::new(None)).collect() }
+    }
+
+    /// What `build` makes of that token by that plan, made now or before. Nothing of it may be masked.
+    ///
+    /// # Errors
+    /// Those of `build`; they are not remembered.
+    pub(super) fn get<'a>(
+        &self,
+        token: Digest,
+        plan: usize,
+        times: &TimeCache,
+        build: impl FnOnce() -> Result<Value<'a>, Mistyped>,
+    ) -> Result<Value<'a>, Mistyped> {
+        let key = (token, plan);
+        let [first, ..] = token.0;
+        let mut slot = self.slots.get(usize::from(first) % Self::SLOTS).and_then(|slot| slot.try_lock().ok());
+        if let Some(Some((of, made))) = slot.as_deref()
+            && *of == key
+        {
+            return Ok(Value::Made(Arc::clone(made)));
+        }
+        let value = build()?;
+        // What is none of Cedar's values is refused with the rest of the context.
+        let Some(cedar) = value.cedar(times) else { return Ok(value) };
+        let mut json = String::new();
+        value.write_json(&mut json, &mut Mask::new(&[]));
+        let made = Arc::new(Made { cedar, json });
+        if let Some(slot) = slot.as_deref_mut() {
+            *slot = Some((key, Arc::clone(&made)));
+        }
+        Ok(Value::Made(made))
     }
 }
 

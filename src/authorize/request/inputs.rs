@@ -15,6 +15,7 @@ use crate::authorize::jose::TokenKind;
 use crate::authorize::json;
 use crate::authorize::limits::{MAX_MAPPED_BYTES, MAX_MAPPED_VALUE_BYTES, MAX_MAPPING_WORK_NS};
 use crate::authorize::record::{Header, Record};
+use crate::authorize::text::Text;
 
 /// The variables of a record, only those that an expression reads, and their sizes.
 pub(super) struct Inputs {
@@ -178,7 +179,7 @@ fn claims(evidence: &Evidence<'_>) -> Value {
     if let Some(transaction) = &evidence.transaction {
         let mut members = Map::new();
         members.insert("id".to_owned(), transaction.id.into());
-        members.insert("scope".to_owned(), transaction.scope.iter().map(String::as_str).collect());
+        members.insert("scope".to_owned(), transaction.scope.iter().map(Text::as_str).collect());
         members.insert("subject".to_owned(), transaction.subject.into());
         members.insert("requester".to_owned(), transaction.requester.into());
         for (name, context) in [("tctx", transaction.tctx), ("rctx", transaction.rctx)] {

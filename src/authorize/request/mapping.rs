@@ -16,6 +16,7 @@ use crate::authorize::decision::{Denial, Reason};
 use crate::authorize::json;
 use crate::authorize::limits::{MAX_EXPRESSION_BYTES, MAX_JSON_DEPTH, MAX_SAFE_INTEGER};
 use crate::authorize::record::Record;
+use crate::authorize::text::Text;
 
 /// The expressions of a route as they are written. What is absent comes from the proof alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,7 +66,7 @@ pub struct TransactionClaims<'a> {
     /// `txn`.
     pub id: &'a str,
     /// `scope`, split.
-    pub scope: &'a BTreeSet<String>,
+    pub scope: &'a BTreeSet<Text>,
     /// `sub`.
     pub subject: &'a str,
     /// `req_wl`.

@@ -53,7 +53,7 @@ fn reason(outcome: Result<Request, Denial>) -> Reason {
 
 #[test]
 fn a_request_is_derived_from_value_key_topic_claims_and_signed_headers() {
-    let scope = BTreeSet::from(["payments.pay".to_owned()]);
+    let scope = BTreeSet::from(["payments.pay".into()]);
     let tctx = json!({"limit": 100});
     let evidence = Evidence {
         signed_headers: &["kind".to_owned(), "twice".to_owned()],

@@ -12,6 +12,7 @@ use super::revocations::{RevocationChange, RevocationMap, Revocations};
 use super::workflow::{Found, Registered, key_of};
 use super::workflows::{WorkflowChange, WorkflowMap, Workflows};
 use crate::authorize::ids::UnixMillis;
+use crate::authorize::text::Text;
 
 /// The writer: owned by the one thread that follows the control topics.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub struct Followed {
 struct Pin {
     shared: Arc<Shared>,
     followed: Followed,
+    /// The same as it is written, by the topic's name.
+    written: Vec<(&'static str, Text)>,
 }
 
 /// What is known of workflows and revocations at one moment. It does not change, and cloning it costs nothing. By
@@ -101,7 +104,10 @@ impl Registry {
     /// later is not seen through it.
     pub fn pin(&mut self, followed: Followed) -> Standing {
         self.pins.retain(|pin| pin.strong_count() > 0);
-        let pin = Arc::new(Pin { shared: self.shared.clone(), followed });
+        let of = |name, positions: &Option<Positions>| Some((name, positions.as_ref()?.to_string().into()));
+        let written = [of("workflows", &followed.workflows), of("revocations", &followed.revocations)];
+        let written = written.into_iter().flatten().collect();
+        let pin = Arc::new(Pin { shared: self.shared.clone(), followed, written });
         self.pins.push(Arc::downgrade(&pin));
         self.collect();
         Standing(Some(pin))
@@ -158,6 +164,11 @@ impl Standing {
     /// How far it was taken in.
     pub fn followed(&self) -> Followed {
         self.0.as_ref().map(|pin| pin.followed.clone()).unwrap_or_default()
+    }
+
+    /// How far each of `workflows` and `revocations` that is followed was taken in, as it is written.
+    pub fn written(&self) -> &[(&'static str, Text)] {
+        self.0.as_ref().map_or(&[], |pin| &pin.written)
     }
 
     /// What the registry knows of the workflow of that id.

@@ -64,7 +64,7 @@ fn decided(standing: Standing, route: &Route, edit: impl Fn(TokenKind, &mut Draf
 }
 
 fn reason(standing: Standing, route: &Route, edit: impl Fn(TokenKind, &mut Draft)) -> Option<String> {
-    decided(standing, route, edit).reason
+    decided(standing, route, edit).reason.map(|reason| reason.to_string())
 }
 
 fn at(offset: i64) -> At {
@@ -116,7 +116,7 @@ fn without_request(kind: TokenKind, draft: &mut Draft) {
 #[test]
 fn policies_and_auditors_see_what_the_registry_says() {
     let audit = decided(standing(Some(Status::Running), false), &route(), unchanged);
-    assert_eq!((audit.reason, audit.policies), (None, vec!["registered".to_owned()]));
+    assert_eq!((audit.reason, audit.policies), (None, vec!["registered".into()]));
     let registered = audit.registered.unwrap();
     assert_eq!(registered.status, "running");
     assert_eq!((registered.step.as_deref(), registered.owner.as_deref()), (Some("check"), Some("ops")));
@@ -129,7 +129,7 @@ fn policies_and_auditors_see_what_the_registry_says() {
 #[test]
 fn where_nothing_is_followed_nothing_is_said_and_any_workflow_goes_on() {
     let audit = decided(Standing::default(), &route(), unchanged);
-    assert_eq!((audit.reason, audit.policies), (None, vec!["unregistered".to_owned()]));
+    assert_eq!((audit.reason, audit.policies), (None, vec!["unregistered".into()]));
     assert_eq!(audit.registered, None);
     let names: Vec<_> = audit.control.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(names, ["trust", "policy", "entities"]);

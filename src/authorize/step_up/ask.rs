@@ -57,7 +57,7 @@ impl Question<'_> {
     /// The challenge as it is first published.
     pub(super) fn challenge(&self, pending: &Pending, place: &Place) -> Challenge {
         let case = self.case;
-        let transaction = case.verified.transaction.as_ref().map(|transaction| transaction.id.clone());
+        let transaction = case.verified.transaction.as_ref().map(|transaction| transaction.id.to_string());
         let subject = case.subject.map(|subject| subject.as_str().to_owned());
         let fields = Fields {
             route: &case.route.name,
@@ -81,7 +81,7 @@ impl Question<'_> {
             status: Status::Open,
             changed_at: self.moment.now.0,
             realm: self.gate.realm.to_string(),
-            route: case.route.name.clone(),
+            route: case.route.name.to_string(),
             topic: place.topic.clone(),
             partition: place.id.partition.0,
             offset: place.offset,

@@ -18,6 +18,7 @@ use super::wish::Wish;
 use crate::authorize::audit::{AuditAnswer, AuditRecord};
 use crate::authorize::claims::GrantClaims;
 use crate::authorize::decision::Reason;
+use crate::authorize::digests::Hashes;
 use crate::authorize::draft::Draft;
 use crate::authorize::engine::{Decision, Moment};
 use crate::authorize::ids::{Digest, Partition, UnixMillis};
@@ -222,7 +223,7 @@ impl Docket {
         moment: &Moment<'_>,
     ) -> Option<(AuditRecord, Option<Challenge>)> {
         let id = said::named(answer).filter(|id| id.asker == Asker::Desk(self.desk))?;
-        let mut draft = Draft::new(gate, route, answer, moment);
+        let mut draft = Draft::new(gate, route, answer, &Hashes::of(answer), moment);
         let read = Said::read(answer);
         draft.answered_over_http(answer, read.as_ref().map_or(TokenKind::StepUpGrant, Said::kind));
         let mut said = taking::unsaid(answer);

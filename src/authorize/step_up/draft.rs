@@ -7,9 +7,10 @@ use crate::authorize::draft::Draft;
 use crate::authorize::ids::{Coordinates, Digest, UnixMillis};
 use crate::authorize::jose::{TokenKind, sha256};
 use crate::authorize::record::Record;
+use crate::authorize::text::Text;
 
 /// Among the token hashes, the name of a fresh Txn-Token that no header of the record carried.
-const LOGIN: &str = "login";
+const LOGIN: Text = Text::fixed("login");
 
 impl Draft {
     /// The decision's own id.
@@ -45,7 +46,7 @@ impl Draft {
     }
 
     /// The policies that permit, once step-ups were discharged.
-    pub(in crate::authorize) fn permitted(&mut self, policies: &[String]) {
+    pub(in crate::authorize) fn permitted(&mut self, policies: &[Text]) {
         self.0.policies = policies.to_vec();
     }
 
@@ -56,23 +57,22 @@ impl Draft {
         answer: &Record,
         kind: TokenKind,
     ) {
-        self.stand_for(place.topic.to_string(), place.offset.0, answer, kind);
+        self.stand_for(place.topic.text(), place.offset.0, answer, kind);
     }
 
-    fn stand_for(&mut self, topic: String, offset: i64, answer: &Record, kind: TokenKind) {
+    fn stand_for(&mut self, topic: Text, offset: i64, answer: &Record, kind: TokenKind) {
         self.0.topic = topic;
         self.0.offset = offset;
         self.0.key_digest = None;
         self.0.value_digest = None;
-        let sha256 = answer.value.as_ref().map(|value| sha256(&[value]).to_string());
-        let header = kind.header_name().to_owned();
+        let sha256 = answer.value.as_ref().map(|value| sha256(&[value]).text());
+        let header = Text::fixed(kind.header_name());
         self.0.token_hashes = sha256.map(|sha256| AuditTokenHash { header, sha256 }).into_iter().collect();
     }
 
     /// The fresh Txn-Token by which the subject has logged in again, verified for this decision.
     pub(in crate::authorize) fn login(&mut self, hash: Digest) {
-        let header = LOGIN.to_owned();
-        self.0.token_hashes.push(AuditTokenHash { header, sha256: hash.to_string() });
+        self.0.token_hashes.push(AuditTokenHash { header: LOGIN, sha256: hash.text() });
     }
 
     /// That such a token was there and holds no longer.
@@ -82,16 +82,16 @@ impl Draft {
 
     /// An answer to what was asked over HTTP: it stands nowhere, but for its offset in the answers topic.
     pub(in crate::authorize) fn answered_over_http(&mut self, answer: &Record, kind: TokenKind) {
-        self.stand_for(String::new(), -1, answer, kind);
+        self.stand_for(Text::fixed(""), -1, answer, kind);
         self.0.partition = -1;
     }
 
     /// What was verified of the held record when the challenge was made.
     pub(in crate::authorize) fn of_challenge(&mut self, challenge: &Challenge) {
         self.0.challenge = Some(challenge.id.clone());
-        self.0.sender = Some(challenge.sender.clone());
-        self.0.chain.clone_from(&challenge.chain);
-        self.0.transaction.clone_from(&challenge.transaction);
+        self.0.sender = Some(challenge.sender.as_str().into());
+        self.0.chain = challenge.chain.iter().map(|sender| sender.as_str().into()).collect();
+        self.0.transaction = challenge.transaction.as_deref().map(Text::from);
         self.0.action = Some(challenge.action.clone());
         self.0.resource = Some(challenge.resource.clone());
         self.0.workflow.clone_from(&challenge.workflow);

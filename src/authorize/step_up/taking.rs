@@ -12,6 +12,7 @@ use super::login::{FreshLogin, Whose};
 use super::said::Said;
 use crate::authorize::audit::AuditAnswer;
 use crate::authorize::claims::{GrantClaims, Transaction, Verdict};
+use crate::authorize::digests::Hashes;
 use crate::authorize::draft::Draft;
 use crate::authorize::engine::Moment;
 use crate::authorize::identity::accepted;
@@ -78,7 +79,7 @@ impl Taking<'_> {
         held: Option<&Payload>,
         state: &mut PartitionState,
     ) -> (Draft, Traces) {
-        let mut draft = Draft::new(self.gate, self.route, answer, self.moment);
+        let mut draft = Draft::new(self.gate, self.route, answer, &Hashes::of(answer), self.moment);
         let place = Coordinates {
             topic: self.source.clone(),
             partition: Partition(answer.source.partition.0),

@@ -132,7 +132,7 @@ impl Decide {
             let partitions = match self.partitions {
                 Some(count) => count,
                 None if route.replay == ReplayRule::Strict => {
-                    return Err(DecideError::Partitions(route.name.clone()));
+                    return Err(DecideError::Partitions(route.name.to_string()));
                 }
                 None => record.source.partition.0.saturating_add(1),
             };

@@ -128,7 +128,7 @@ impl Vectors {
             let partitions = record.source.partition.0.saturating_add(1);
             let decided = Desk::new(gate, Arc::clone(&snapshot))?.decide(&route, &record, now, partitions)?;
             let found = Expected {
-                outcome: decided.audit.outcome,
+                outcome: decided.audit.outcome.to_string(),
                 reason: decided.denial.as_ref().map(|denial| denial.reason.as_str().to_owned()),
             };
             if found == case.expect {

@@ -137,7 +137,7 @@ impl Tail {
         }
         let mut watched = Watched::default();
         for route in config.settings.routes.iter().map(|settings| Arc::clone(&settings.route)) {
-            if self.routes.is_empty() || self.routes.contains(&route.name) {
+            if self.routes.is_empty() || self.routes.iter().any(|name| route.name == *name) {
                 watched.authorized.insert(route.to.clone());
                 watched.denied.insert(route.denied.clone());
             }

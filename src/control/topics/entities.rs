@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(put(&mut topic, &bundle, "2", &invoice("2", "bob", Some("1"))), Ok(true));
         topic.advance_to(&[(Partition(0), Position(2))].into_iter().collect());
         let built = topic.build(&bundle).unwrap();
-        assert_eq!((built.len(), built.version()), (2, "0:2"));
+        assert_eq!((built.len(), built.version().as_str()), (2, "0:2"));
         assert_eq!(topic.apply("pulse/gate-1", None, &bundle), Ok(false));
         assert!(!topic.has_changed());
         assert_eq!(topic.apply("Invoice::\"1\"", None, &bundle), Ok(true));

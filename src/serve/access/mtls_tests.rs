@@ -186,7 +186,7 @@ fn a_caller_is_known_by_its_certificate_and_the_audit_says_by_which() {
         audit.token_hashes.iter().map(|of| (of.header.clone(), of.sha256.clone())).collect::<Vec<_>>()
     };
     let thumbprint = token_hash(&issued.chain[0]).to_string();
-    let certificate = ("client-cert".to_owned(), thumbprint);
+    let certificate = ("client-cert".into(), thumbprint.into());
     assert_eq!(hashes(alone), std::slice::from_ref(&certificate));
     assert_eq!((carried.subject.as_deref(), carried.chain.len()), (Some("alice"), 1));
     let headers: Vec<_> = hashes(carried).into_iter().map(|(header, _)| header).collect();

@@ -96,7 +96,7 @@ impl Gate {
     }
 
     fn audited(&self) -> Vec<String> {
-        self.audits.lock().unwrap().iter().map(|audit| audit.outcome.clone()).collect()
+        self.audits.lock().unwrap().iter().map(|audit| audit.outcome.to_string()).collect()
     }
 }
 

@@ -302,7 +302,7 @@ fn a_person_is_asked_answers_and_the_next_ask_is_allowed_once() {
     assert_eq!(reasons(&office.pay("large")), [None]);
     assert_eq!(office.story(&asked.id), ["open", "approved", "released"]);
     assert_eq!(reasons(&office.pay("large")), [Some(Reason::StepUpRequired)]);
-    let outcomes: Vec<String> = office.audits().into_iter().map(|audit| audit.outcome).collect();
+    let outcomes: Vec<_> = office.audits().into_iter().map(|audit| audit.outcome).collect();
     assert_eq!(outcomes, ["deny", "answer", "answer", "allow", "deny"], "leaves of one tree");
     // A clean end ends what is open.
     office.clerk.close();

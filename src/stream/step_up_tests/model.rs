@@ -482,8 +482,9 @@ impl Run {
         self.world.commit();
         let audits = &self.world.audits[self.compared..];
         let said = audits.iter().map(|audit| {
-            let more = audit.answer.as_ref().map(|said| said.effect.clone()).or_else(|| audit.reason.clone());
-            (more.map_or(audit.outcome.clone(), |more| format!("{} {more}", audit.outcome)), audit.offset)
+            let effect = audit.answer.as_ref().map(|said| said.effect.as_str());
+            let more = effect.or(audit.reason.as_deref());
+            (more.map_or(audit.outcome.to_string(), |more| format!("{} {more}", audit.outcome)), audit.offset)
         });
         assert_eq!(said.collect::<Vec<_>>(), self.model.expected);
         self.compared = self.world.audits.len();

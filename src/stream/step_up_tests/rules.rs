@@ -61,7 +61,7 @@ fn an_approved_record_is_decided_again_and_goes_on_once() {
     assert_eq!(audit.approvers, ["User::\"carol\""]);
     assert_eq!(
         (audit.discharged.as_slice(), audit.policies.as_slice()),
-        (&["large".to_owned()][..], &["all".to_owned()][..])
+        (&["large".to_owned()][..], &["all".into()][..])
     );
     assert!(!header(&world, "countersignature").is_empty());
     assert_eq!(statuses(&world), [Status::Open, Status::Approved, Status::Released]);

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{office_of, run};
 use crate::gate::{Expect, GateProcess, Ledger, Plan, Sender, Site, alone, audits};
 use crate::support::kafka::broker;
+use countersign::authorize::text::Text;
 
 const PARTITIONS: i32 = 6;
 const GATES: usize = 3;
@@ -124,7 +125,7 @@ fn what_is_sent_after_a_revoke_that_waited_is_forwarded_by_no_gate() {
         gate.terminate();
     }
 
-    let decided: BTreeMap<(i32, i64), Option<String>> = audits(&site)
+    let decided: BTreeMap<(i32, i64), Option<Text>> = audits(&site)
         .into_iter()
         .map(|audit| ((audit.record.partition, audit.record.offset), audit.record.reason))
         .collect();

@@ -29,6 +29,16 @@ pub fn audits(site: &Site) -> Vec<Audit> {
         .collect()
 }
 
+/// How it ended, in words: outcome, reason, and the effect of an answer.
+pub fn told(audit: &AuditRecord) -> String {
+    let effect = audit.answer.as_ref().map(|answer| answer.effect.as_str());
+    [Some(audit.outcome.as_str()), audit.reason.as_deref(), effect]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
 /// The audit records of each source partition are the leaves of its tree, in order, and the tree is the one that
 /// stands beside the committed position.
 pub fn check_trees(site: &Site, audits: &[Audit], problems: &mut Problems) {

@@ -213,7 +213,7 @@ impl Ledger {
                     if audit.decision_id != outcome.decision {
                         problems.add(format!("{what}: the audit record is of another decision"));
                     }
-                    if audit.reason != outcome.reason {
+                    if audit.reason.as_deref() != outcome.reason.as_deref() {
                         problems.add(format!(
                             "{what}: audited as {:?}, found {:?}",
                             audit.reason, outcome.reason
@@ -224,7 +224,7 @@ impl Ledger {
                         problems.add(format!("{what}: audited as `{}`", audit.outcome));
                     }
                     let digest =
-                        |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| sha256(&[bytes]).to_string());
+                        |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| sha256(&[bytes]).text());
                     if (&audit.key_digest, &audit.value_digest)
                         != (&digest(&sent.record.key), &digest(&sent.record.value))
                     {

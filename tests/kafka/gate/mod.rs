@@ -14,7 +14,7 @@ mod site;
 mod situations;
 
 pub use approvers::Approvers;
-pub use audit::audits;
+pub use audit::{audits, told};
 pub use dice::Dice;
 pub use followed::Followed;
 pub use ledger::{Expect, Ledger, Sent, wire};

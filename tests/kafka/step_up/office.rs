@@ -10,7 +10,7 @@ use countersign::authorize::step_up::{Challenge, Status};
 use countersign::wire::challenge::ChallengeCodec;
 use serde_json::json;
 
-use crate::gate::{Plan, Site, audits, now_ms, wait_for};
+use crate::gate::{Plan, Site, audits, now_ms, told, wait_for};
 use crate::support::kafka::{Broker, NewRecord, broker};
 
 pub const ISSUER: &str = "https://login.example.com";
@@ -203,11 +203,8 @@ impl Office {
     /// The audit records about a challenge, in order: outcome, reason, and the effect of an answer.
     pub fn story(&self, challenge: &Challenge) -> Vec<String> {
         let of_it = |audit: &AuditRecord| audit.challenge.as_deref() == Some(&challenge.id);
-        let told = audits(&self.site).into_iter().map(|audit| audit.record).filter(of_it).map(|audit| {
-            let effect = audit.answer.map(|answer| answer.effect);
-            [Some(audit.outcome), audit.reason, effect].into_iter().flatten().collect::<Vec<_>>().join(" ")
-        });
-        told.collect()
+        let audits = audits(&self.site).into_iter().map(|audit| audit.record);
+        audits.filter(of_it).map(|audit| told(&audit)).collect()
     }
 
     /// The effects of all answers, in the order in which they were taken in.

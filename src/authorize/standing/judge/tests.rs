@@ -1,6 +1,7 @@
 //! Everything of a record that a revocation may name, and every reason of the stage.
 
 use super::*;
+use crate::authorize::digests::Hashes;
 use crate::authorize::ids::{Offset, Partition, Position, TrustDomain};
 use crate::authorize::jose::TokenKind;
 use crate::authorize::record::Record;
@@ -27,7 +28,7 @@ fn full() -> Record {
 fn named_in(world: &World, record: &Record) -> Vec<Named<'static>> {
     let once = || {
         let (verified, chain) = world.once(record).unwrap();
-        let claimed = Claimed::read(record, &world.route, &world.cache).unwrap();
+        let claimed = Claimed::read(record, &Hashes::of(record), &world.route, &world.cache).unwrap();
         let home = TrustDomain::parse("example.org").unwrap();
         let subject = verified.transaction.as_ref().map(|of| SubjectId::new(&of.subject, &of.domain, &home));
         let parties =

@@ -122,6 +122,8 @@ impl Reader {
 impl Audited {
     fn of(audit: AuditRecord) -> Self {
         let AuditRecord { reason, detail, policies, step_ups, approvers, .. } = audit;
+        let reason = reason.map(|reason| reason.to_string());
+        let policies = policies.iter().map(ToString::to_string).collect();
         Self { reason, detail, policies, step_ups, approvers }
     }
 }
