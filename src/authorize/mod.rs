@@ -17,6 +17,7 @@ pub mod jose;
 pub mod json;
 pub mod limits;
 pub mod login;
+mod memo;
 pub mod merkle;
 pub mod policy;
 pub mod provenance;

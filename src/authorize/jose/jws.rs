@@ -2,11 +2,12 @@
 //! verified here; what comes out is only well formed.
 
 use std::hash::{DefaultHasher, Hasher};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::super::json::{self, JsonError};
+use super::super::memo::Memo;
 use super::{TokenKind, base64url};
 
 /// JOSE header parameters that would let a token choose its own key or its own rules (contract, section 2).
@@ -74,47 +75,31 @@ impl Head {
     }
 }
 
-/// JOSE headers that were read before: a sender writes the same one on every proof. What a header says follows from its bytes
-/// alone, so whether one is kept changes no answer. Bounded; a slot in use by another lane is passed by.
-pub struct HeadCache {
-    slots: Vec<Mutex<Option<(Box<[u8]>, Arc<Head>)>>>,
-}
-
-// By hand: nobody needs to see them.
-impl std::fmt::Debug for HeadCache {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HeadCache").finish_non_exhaustive()
-    }
-}
+/// JOSE headers that were read before: a sender writes the same one on every proof.
+#[derive(Debug)]
+pub struct HeadCache(Memo<Box<[u8]>, Arc<Head>>);
 
 impl Default for HeadCache {
     fn default() -> Self {
-        Self { slots: (0..Self::SLOTS).map(|_| Mutex::new(None)).collect() }
+        Self(Memo::new(64))
     }
 }
 
 impl HeadCache {
-    const SLOTS: usize = 64;
     /// A longer one is read each time.
     const LONGEST: usize = 512;
 
     fn read(&self, written: &[u8]) -> Result<Arc<Head>, JwsError> {
         let mut hasher = DefaultHasher::new();
         hasher.write(written);
-        let index = usize::try_from(hasher.finish() % Self::SLOTS as u64).unwrap_or(0);
-        let mut slot = self.slots.get(index).and_then(|slot| slot.try_lock().ok());
-        if let Some(Some((kept, head))) = slot.as_deref()
-            && **kept == *written
-        {
-            return Ok(Arc::clone(head));
-        }
-        let head = Arc::new(Head::read(written)?);
-        if let Some(slot) = slot.as_deref_mut()
-            && written.len() <= Self::LONGEST
-        {
-            *slot = Some((written.into(), Arc::clone(&head)));
-        }
-        Ok(head)
+        self.0.get(
+            hasher.finish(),
+            |kept| **kept == *written,
+            || {
+                let kept = (written.len() <= Self::LONGEST).then(|| written.into());
+                Ok((kept, Arc::new(Head::read(written)?)))
+            },
+        )
     }
 }
 

@@ -5,7 +5,7 @@
 use core::net::IpAddr;
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use cedar_policy::{Context, EntityUid, RestrictedExpression};
 use cedar_policy_core::ast;
@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 
 use super::shape::{Member, Shape};
 use crate::authorize::ids::{Digest, UnixMillis};
+use crate::authorize::memo::Memo;
 
 /// A value of a context.
 #[derive(Debug, Clone)]
@@ -370,66 +371,44 @@ impl<'m> Mask<'m> {
 }
 
 /// Moments and durations as Cedar's values. Making one costs 10 us (Cedar parses the name of its constructor, and the text with a
-/// regular expression), cloning one next to nothing, and `now` and the times of a token come again from record to record. A slot
-/// in use by another lane is passed by, never waited for.
+/// regular expression), cloning one next to nothing, and `now` and the times of a token come again from record to record.
 #[derive(Debug)]
-pub(super) struct TimeCache {
-    slots: [Mutex<Option<Slot>>; 64],
-}
-
-#[derive(Debug)]
-struct Slot {
-    notation: Notation,
-    ms: i64,
-    value: ast::Value,
-}
+pub(super) struct TimeCache(Memo<(Notation, i64), ast::Value>);
 
 impl TimeCache {
     pub(super) fn new() -> Self {
-        Self { slots: std::array::from_fn(|_| Mutex::new(None)) }
+        Self(Memo::new(64))
     }
 
     fn get(&self, notation: Notation, ms: i64) -> Option<ast::Value> {
         // Spread by the high bits of a product: moments of one batch are close together.
-        let index = ((ms as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize;
-        let mut slot = self.slots.get(index).and_then(|slot| slot.try_lock().ok());
-        if let Some(Some(kept)) = slot.as_deref()
-            && kept.notation == notation
-            && kept.ms == ms
-        {
-            return Some(kept.value.clone());
-        }
-        let value = match notation {
-            Notation::Duration => notation.value(&format!("{ms}ms")),
-            _ => notation.value(&rfc3339(UnixMillis(ms))),
-        }?;
-        if let Some(slot) = slot.as_deref_mut() {
-            *slot = Some(Slot { notation, ms, value: value.clone() });
-        }
-        Some(value)
+        let spread = (ms as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58;
+        let key = (notation, ms);
+        let make = || {
+            let value = match notation {
+                Notation::Duration => notation.value(&format!("{ms}ms")),
+                _ => notation.value(&rfc3339(UnixMillis(ms))),
+            };
+            value.map(|value| (Some(key), value)).ok_or(())
+        };
+        self.0.get(spread, |kept| *kept == key, make).ok()
     }
 }
 
 /// What was made of the claims of tokens, by token and by the plan that it was made by: many records carry one token, and making
-/// its part of a context anew would cost more than evaluating policies. Bounded; a slot in use by another lane is passed by.
+/// its part of a context anew would cost more than evaluating policies.
 #[derive(Debug)]
-pub(super) struct MadeCache {
-    slots: Vec<Mutex<Option<(MadeKey, Arc<Made>)>>>,
-}
-
-type MadeKey = (Digest, usize);
+pub(super) struct MadeCache(Memo<(Digest, usize), Arc<Made>>);
 
 impl MadeCache {
-    const SLOTS: usize = 256;
-
     pub(super) fn new() -> Self {
-        Self { slots: (0..Self::SLOTS).map(|_| Mutex::new(None)).collect() }
+        Self(Memo::new(256))
     }
 
     /// What `build` makes of that token by that plan, made now or before. Nothing of it may be masked.
     ///
     /// # Errors
-    /// Those of `build`; they are not remembered.
+    /// Those of `build`.
     pub(super) fn get<'a>(
         &self,
         token: Digest,
@@ -439,22 +418,15 @@ impl MadeCache {
     ) -> Result<Value<'a>, Mistyped> {
         let key = (token, plan);
         let [first, ..] = token.0;
-        let mut slot = self.slots.get(usize::from(first) % Self::SLOTS).and_then(|slot| slot.try_lock().ok());
-        if let Some(Some((of, made))) = slot.as_deref()
-            && *of == key
-        {
-            return Ok(Value::Made(Arc::clone(made)));
-        }
-        let value = build()?;
-        // What is none of Cedar's values is refused with the rest of the context.
-        let Some(cedar) = value.cedar(times) else { return Ok(value) };
-        let mut json = String::new();
-        value.write_json(&mut json, &mut Mask::new(&[]));
-        let made = Arc::new(Made { cedar, json });
-        if let Some(slot) = slot.as_deref_mut() {
-            *slot = Some((key, Arc::clone(&made)));
-        }
-        Ok(Value::Made(made))
+        let make = || {
+            let value = build()?;
+            let cedar =
+                value.cedar(times).ok_or_else(|| Mistyped::new("transaction", "is no value of Cedar's"))?;
+            let mut json = String::new();
+            value.write_json(&mut json, &mut Mask::new(&[]));
+            Ok((Some(key), Arc::new(Made { cedar, json })))
+        };
+        self.0.get(first.into(), |kept| *kept == key, make).map(Value::Made)
     }
 }
 
