@@ -21,6 +21,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
 pub use self::convert::record;
+pub use self::left_over::assignment;
 
 use self::callbacks::Membership;
 use self::convert::{list_of, positions, read_committed};

@@ -40,8 +40,9 @@ impl Look {
         }
         let members: BTreeMap<_, _> =
             group.members.iter().map(|(id, bytes)| (id.clone(), assignment(bytes))).collect();
-        let given: BTreeSet<&(String, i32)> = members.values().flatten().collect();
-        let mut all = counts.iter().flat_map(|(topic, count)| (0..*count).map(|at| (topic.clone(), at)));
+        let given: BTreeSet<(&str, i32)> =
+            members.values().flatten().map(|(topic, at)| (topic.as_str(), *at)).collect();
+        let mut all = counts.iter().flat_map(|(topic, count)| (0..*count).map(|at| (topic.as_str(), at)));
         let is_left_over = all.any(|partition| !given.contains(&partition));
         Some(Self { members, is_left_over })
     }
@@ -54,7 +55,7 @@ impl Look {
 
 /// The partitions of an assignment of the consumer protocol: a version, then topics with their partitions. What cannot be read
 /// is nobody's.
-fn assignment(bytes: &[u8]) -> BTreeSet<(String, i32)> {
+pub fn assignment(bytes: &[u8]) -> BTreeSet<(String, i32)> {
     let (mut rest, mut found) = (Rest(bytes), BTreeSet::new());
     let mut read = || -> Option<()> {
         rest.take(2)?;

@@ -11,6 +11,7 @@ use super::KafkaLog;
 use super::callbacks::Membership;
 use super::fault::{fatal, retriable, rewind};
 use super::left_over::ASKED;
+use super::settings::SESSION;
 use super::unreadable::is_damage;
 use crate::authorize::ids::Topic;
 use crate::stream::kafka_ffi;
@@ -19,7 +20,7 @@ use crate::stream::log::{Cause, Event, LogError, ProducerFate, TopicPartition};
 const CALL: &str = "poll";
 /// So long another may have this lane's name and yet be none: what nobody speaks for leaves the group at the end of its session,
 /// and a gate that is there stays.
-const GHOST: Duration = Duration::from_secs(10);
+const GHOST: Duration = SESSION.saturating_add(Duration::from_secs(4));
 /// Between two looks at who has the name, at least.
 const PACE: Duration = Duration::from_millis(100);
 /// Ids by which the group has known this lane, at most; the oldest is forgotten.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use countersign::stream::kafka::assignment;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
@@ -230,7 +231,7 @@ impl Broker {
             Err(error) => return format!("the group cannot be seen: {error}"),
         };
         let member =
-            |id: &str, assigned: Option<&[u8]>| format!("\n    {id}: {:?}", assigned.map(assignment_of));
+            |id: &str, assigned: Option<&[u8]>| format!("\n    {id}: {:?}", assigned.map(assignment));
         let one = |group: &GroupInfo| {
             let members = group.members().iter().map(|of| member(of.id(), of.assignment()));
             format!("{} is {}{}", group.name(), group.state(), members.collect::<String>())
@@ -249,32 +250,6 @@ impl Broker {
             .create()
             .expect("a consumer")
     }
-}
-
-/// The partitions of an assignment in the consumer protocol (version, then topics with their partitions), as far as it can be read.
-fn assignment_of(bytes: &[u8]) -> Vec<String> {
-    fn take<'b>(rest: &mut &'b [u8], count: usize) -> Option<&'b [u8]> {
-        let (taken, left) = rest.split_at_checked(count)?;
-        *rest = left;
-        Some(taken)
-    }
-    fn number(rest: &mut &[u8]) -> Option<i32> {
-        take(rest, 4).map(|bytes| i32::from_be_bytes(bytes.try_into().expect("four bytes")))
-    }
-    let mut found = Vec::new();
-    let mut read = |mut rest: &[u8]| -> Option<()> {
-        take(&mut rest, 2)?;
-        for _ in 0..number(&mut rest)? {
-            let length = take(&mut rest, 2).map(|b| u16::from_be_bytes(b.try_into().expect("two bytes")))?;
-            let topic = String::from_utf8_lossy(take(&mut rest, length.into())?).into_owned();
-            for _ in 0..number(&mut rest)? {
-                found.push(format!("{topic}/{}", number(&mut rest)?));
-            }
-        }
-        Some(())
-    };
-    let _ = read(bytes);
-    found
 }
 
 fn wait<F: Future>(answer: F) -> F::Output {
