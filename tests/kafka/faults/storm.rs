@@ -1,5 +1,5 @@
-//! A storm: faults of every kind by chance, one after the other and some at once, over a mixed load and a route that holds and is
-//! answered. About a dozen, or as many as `COUNTERSIGN_TEST_FAULTS` says; `COUNTERSIGN_TEST_SEED` repeats the chances. What came
+//! A storm: faults of every kind by chance, one after the other and some at once, over a mixed load, a route that holds and is
+//! answered, and control topics that are followed. About a dozen, or as many as `COUNTERSIGN_TEST_FAULTS` says; `COUNTERSIGN_TEST_SEED` repeats the chances. What came
 //! out is held against what went in after each round. Limits: at most one of three brokers is out at a time.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::gates::expect_replaced;
 use super::{faults, pause};
-use crate::gate::{Dice, GateProcess, Load, Site, alone};
+use crate::gate::{Dice, Followed, GateProcess, Load, Site, alone};
 use crate::step_up::{HOLDING, History, Office, Stop, Traffic};
 use crate::support::kafka::{Cluster, Led, cluster};
 
@@ -85,6 +85,7 @@ fn plan(dice: &mut Dice, count: usize) -> Vec<Fault> {
 /// One round.
 struct Storm<'a> {
     site: &'a Site,
+    followed: &'a Followed<'a>,
     cluster: &'a mut Cluster,
     dice: Dice,
     gates: Vec<GateProcess>,
@@ -116,13 +117,17 @@ impl Storm<'_> {
     fn in_charge(&mut self) -> i32 {
         let partition = i32::try_from(self.dice.below(4)).expect("a partition");
         let writer = format!("{}.{}-0-a", self.site.group, NAMES[self.which()]);
-        let holds = format!("{}.holds", self.site.commands);
-        let of = match self.dice.below(6) {
+        let own = |what: &str| format!("{}.{what}", self.site.commands);
+        let (holds, answers) = (own("holds"), own("answers"));
+        let of = match self.dice.below(9) {
             0 => Led::Partition(&self.site.commands, partition),
             1 => Led::Partition(&self.site.to, partition),
             2 => Led::Partition(&self.site.audit, partition),
             3 => Led::Partition(&holds, partition),
-            4 => Led::Group(&self.site.group),
+            4 => Led::Partition(&answers, partition),
+            5 => Led::Partition(&self.followed.revocations, 0),
+            6 => Led::Partition(&self.followed.fleet, 0),
+            7 => Led::Group(&self.site.group),
             _ => Led::Transactions(&writer),
         };
         self.cluster.leader(of)
@@ -222,24 +227,32 @@ struct Told {
 fn round(cluster: &mut Cluster, mut dice: Dice, faults: &[Fault], told: &mut Told) {
     let office = Office::on(cluster.broker, HOLDING);
     let site = &office.site;
-    // The gates make the topics of held records.
+    let followed = Followed::new(site, "10s", false);
+    // The gates make the topics of held records, and the fleet's.
     site.start_ready(Some(NAMES[0])).terminate();
+    let mut fleet = followed.fleet();
     let stop = AtomicBool::new(false);
     let load = Load::start(site, dice.another(), EACH);
     let traffic = Traffic::new(&office, dice.another());
+    let mut last = None;
     let (ledger, gates) = std::thread::scope(|scope| {
         let traffic = scope.spawn(|| traffic.run(&stop, || load.halt()));
         let asked = Stop(&stop);
         let gates = NAMES.iter().map(|name| site.start(Some(name))).collect();
-        let mut storm = Storm { site, cluster, dice, gates, killed: 0, within: 0 };
-        for fault in faults {
+        let mut storm = Storm { site, followed: &followed, cluster, dice, gates, killed: 0, within: 0 };
+        for (number, fault) in faults.iter().enumerate() {
             let began = Instant::now();
+            // Of nobody here: every gate has to take it in, whatever happens.
+            last = Some(followed.revoke("transaction", &format!("nobody-{number}")));
             storm.strike(*fault);
             *told.kinds.entry(*fault).or_default() += 1;
             println!("storm: {fault:?} {:?}", began.elapsed());
         }
         for gate in &mut storm.gates {
             gate.wait_ready();
+        }
+        if let Some(at) = &last {
+            followed.wait_acknowledged(&mut fleet, at);
         }
         told.killed += storm.killed;
         told.within += storm.within;
@@ -253,6 +266,7 @@ fn round(cluster: &mut Cluster, mut dice: Dice, faults: &[Fault], told: &mut Tol
     History::of(&office).check();
     told.records += ledger.len();
     office.forget();
+    followed.forget();
 }
 
 #[test]

@@ -54,6 +54,13 @@ impl<'s> Followed<'s> {
         followed
     }
 
+    /// Deletes the topics, where a long test goes on with others.
+    pub fn forget(&self) {
+        for topic in [&self.workflows, &self.revocations, &self.fleet].into_iter().chain(&self.entities) {
+            self.site.broker.delete_topic(topic);
+        }
+    }
+
     /// Whose revocations count from now on.
     pub fn administrators(&self, seeds: &[u8]) {
         let keys: Vec<_> = seeds.iter().map(|seed| key(*seed).public_jwk()).collect();
