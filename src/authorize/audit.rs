@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ids::Digest;
 use super::text::Text;
 
 /// One decision, as auditors read it. Moments are milliseconds since the Unix epoch; digests are base64url(SHA-256);
@@ -195,4 +196,11 @@ pub struct AuditTokenHash {
     pub header: Text,
     /// base64url(SHA-256(value)).
     pub sha256: Text,
+}
+
+impl AuditTokenHash {
+    /// The hash of what stands under that name.
+    pub(super) fn new(header: &'static str, hash: Digest) -> Self {
+        Self { header: Text::fixed(header), sha256: hash.text() }
+    }
 }

@@ -8,7 +8,7 @@ use super::claims::{Countersigned, GrantClaims, Identity, Malformed, ProofClaims
 use super::decision::{Denial, Reason};
 use super::digests::Hashes;
 use super::ids::{Digest, TrustDomain, UnixMillis, WorkloadId};
-use super::jose::{Jws, TokenKind, token_hash};
+use super::jose::{Jws, JwsError, TokenKind, token_hash};
 use super::limits::{MAX_HEADER_BYTES, MAX_HEADERS, MAX_TOKEN_BYTES};
 use super::record::Record;
 use super::route::Route;
@@ -86,7 +86,7 @@ impl<'r, T> Presented<'r, T> {
     pub(super) fn jws(&self, kind: TokenKind) -> Result<Jws<'r>, Denial> {
         match &self.jws {
             Some(jws) => Ok(jws.clone()),
-            None => Jws::parse(self.token, kind).map_err(|e| malformed(kind, &Malformed(e.to_string()))),
+            None => parse(self.token, kind),
         }
     }
 }
@@ -392,7 +392,11 @@ fn malformed(kind: TokenKind, problem: &Malformed) -> Denial {
 }
 
 fn parse(token: &[u8], kind: TokenKind) -> Result<Jws<'_>, Denial> {
-    Jws::parse(token, kind).map_err(|e| malformed(kind, &Malformed(e.to_string())))
+    well_formed(Jws::parse(token, kind), kind)
+}
+
+fn well_formed<'t>(read: Result<Jws<'t>, JwsError>, kind: TokenKind) -> Result<Jws<'t>, Denial> {
+    read.map_err(|e| malformed(kind, &Malformed(e.to_string())))
 }
 
 /// A token from the cache, or read.
@@ -422,8 +426,7 @@ fn read_proof<'r>(
     read: impl FnOnce(&[u8], &[TokenKind]) -> Result<ProofClaims, Malformed>,
 ) -> Result<(Jws<'r>, ProofClaims, Digest), Denial> {
     let kind = TokenKind::WorkloadProof;
-    let jws = Jws::parse_known(token.bytes, kind, cache.heads())
-        .map_err(|e| malformed(kind, &Malformed(e.to_string())))?;
+    let jws = well_formed(Jws::parse_known(token.bytes, kind, cache.heads()), kind)?;
     let present = [TokenKind::Countersignature, TokenKind::StepUpGrant];
     let present: Vec<_> = present.into_iter().filter(|kind| tokens.get(*kind).is_some()).collect();
     let claims = read(jws.payload(), &present).map_err(|e| malformed(kind, &e))?;

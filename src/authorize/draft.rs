@@ -10,7 +10,6 @@ use super::digests::Hashes;
 use super::engine::{Decision, Moment};
 use super::identity::{Known, Transaction, Verified, accepted};
 use super::ids::{Digest, Topic, WorkloadId};
-use super::jose::TokenKind;
 use super::policy::{Allowed, Answer};
 use super::provenance::Chain;
 use super::record::{Record, TimestampType};
@@ -117,11 +116,7 @@ impl Draft {
         request_id: Option<String>,
         trace: Option<TraceParent>,
     ) {
-        let hash = |(name, hash): &(&'static str, Digest)| AuditTokenHash {
-            header: Text::fixed(name),
-            sha256: hash.text(),
-        };
-        self.0.token_hashes = presented.iter().map(hash).collect();
+        self.0.token_hashes = presented.iter().map(|(name, hash)| AuditTokenHash::new(name, *hash)).collect();
         self.0.request_id = request_id;
         self.0.trace_id = trace.map(TraceParent::trace_id_hex);
     }
@@ -247,9 +242,5 @@ impl Draft {
 
 /// The hash of every token header on the record, in its order: what is on a record is evidence even if it is refused.
 fn token_hashes(hashes: &Hashes) -> Vec<AuditTokenHash> {
-    let hash = |(kind, hash): &(TokenKind, Digest)| AuditTokenHash {
-        header: Text::fixed(kind.header_name()),
-        sha256: hash.text(),
-    };
-    hashes.tokens.iter().map(hash).collect()
+    hashes.tokens.iter().map(|(kind, hash)| AuditTokenHash::new(kind.header_name(), *hash)).collect()
 }

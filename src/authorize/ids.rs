@@ -264,7 +264,7 @@ impl Digest {
 
     /// Whether that text is how this digest is written: of two digests, whether they are one.
     pub fn is_written(&self, text: &str) -> bool {
-        self.with_text(|written| written == text)
+        Self::parse(text) == Some(*self)
     }
 
     /// The digest as it is written.

@@ -10,7 +10,7 @@ use crate::authorize::record::Record;
 use crate::authorize::text::Text;
 
 /// Among the token hashes, the name of a fresh Txn-Token that no header of the record carried.
-const LOGIN: Text = Text::fixed("login");
+const LOGIN: &str = "login";
 
 impl Draft {
     /// The decision's own id.
@@ -65,14 +65,14 @@ impl Draft {
         self.0.offset = offset;
         self.0.key_digest = None;
         self.0.value_digest = None;
-        let sha256 = answer.value.as_ref().map(|value| sha256(&[value]).text());
-        let header = Text::fixed(kind.header_name());
-        self.0.token_hashes = sha256.map(|sha256| AuditTokenHash { header, sha256 }).into_iter().collect();
+        let hash =
+            answer.value.as_ref().map(|value| AuditTokenHash::new(kind.header_name(), sha256(&[value])));
+        self.0.token_hashes = hash.into_iter().collect();
     }
 
     /// The fresh Txn-Token by which the subject has logged in again, verified for this decision.
     pub(in crate::authorize) fn login(&mut self, hash: Digest) {
-        self.0.token_hashes.push(AuditTokenHash { header: LOGIN, sha256: hash.text() });
+        self.0.token_hashes.push(AuditTokenHash::new(LOGIN, hash));
     }
 
     /// That such a token was there and holds no longer.
