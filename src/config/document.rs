@@ -50,7 +50,7 @@ impl Reading {
     pub(super) fn finish(self) -> Problems {
         let mut problems = self.problems.into_inner();
         for name in self.overrides.into_inner().into_keys() {
-            if !["CONFIG", "LOG", "TEST_KAFKA"].contains(&name.as_str()) {
+            if !["CONFIG", "TEST_KAFKA"].contains(&name.as_str()) {
                 problems.push(
                     Problem::warning("the variable sets nothing")
                         .within(format!("{PREFIX}{name}"))

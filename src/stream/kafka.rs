@@ -1,6 +1,7 @@
 //! The seam over rdkafka: one consumer, producers in turn, and readers made when a partition is gained. Limits: it classifies
 //! what goes wrong and leaves it to the lane what to do; `unsafe` stands in [`super::kafka_ffi`].
 
+mod aside;
 mod callbacks;
 mod convert;
 mod fault;
@@ -9,6 +10,7 @@ mod membership;
 mod polling;
 mod readers;
 pub mod settings;
+mod silence;
 mod turns;
 mod unreadable;
 mod writer;
@@ -30,6 +32,7 @@ use self::left_over::Watch;
 use self::membership::Namesakes;
 use self::readers::Readers;
 use self::settings::KafkaSettings;
+use self::silence::Silence;
 use self::turns::Turns;
 use super::kafka_ffi;
 use super::log::{
@@ -62,8 +65,9 @@ pub struct KafkaLog {
     watch: Watch,
     /// Others with this lane's name.
     namesakes: Namesakes,
-    /// Where reading was sent last.
-    sought: BTreeMap<TopicPartition, Position>,
+    /// The partitions that are being read, and where reading was sent last.
+    reading: BTreeMap<TopicPartition, Position>,
+    silence: Silence,
 }
 
 /// A transaction, or in at-least-once mode a batch.
@@ -95,7 +99,8 @@ impl KafkaLog {
             assigned: BTreeSet::new(),
             watch: Watch::default(),
             namesakes: Namesakes::default(),
-            sought: BTreeMap::new(),
+            reading: BTreeMap::new(),
+            silence: Silence::default(),
         })
     }
 
@@ -134,11 +139,12 @@ impl Log for KafkaLog {
     }
 
     fn pause(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
+        self.reading.retain(|of, _| !partitions.contains(of));
         self.consumer.pause(&list_of(partitions)).map_err(|error| retriable("pause", &error))
     }
 
     fn resume_at(&mut self, partition: &TopicPartition, position: Position) -> Result<(), LogError> {
-        self.sought.insert(partition.clone(), position);
+        self.reading.insert(partition.clone(), position);
         // A seek makes whatever was fetched before it outdated, so no record of the old place can come any more.
         let at = KafkaOffset::Offset(position.0);
         let sought = self.consumer.seek(partition.topic.as_str(), partition.partition.0, at, PATIENCE);

@@ -52,6 +52,9 @@ pub enum Event {
     Lost(Vec<TopicPartition>),
     /// What stands next in the partition is no record that can be read, and why. Nothing behind it will come.
     Unreadable(TopicPartition, String),
+    /// Nothing comes of a partition, although something seems to stand there. It is to be read again from where the lane stands;
+    /// nothing is lost or doubled where that was for nothing.
+    Silent(TopicPartition),
 }
 
 /// What went wrong, for a person.

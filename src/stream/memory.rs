@@ -208,6 +208,13 @@ impl MemoryLog {
     }
 }
 
+impl MemoryLog {
+    /// A client that has stopped reading a partition, and is found out.
+    fn fall_silent(&mut self) -> Result<Event, LogError> {
+        Ok(self.reading.pop_first().map_or(Event::Idle, |(of, _)| Event::Silent(of)))
+    }
+}
+
 const READS: &[Fault] = &[Fault::Retriable];
 const WRITES: &[Fault] = &[Fault::Abort, Fault::LostRequest, Fault::Fenced];
 const ENDS: &[Fault] = &[Fault::Abort, Fault::LostRequest, Fault::LostAnswer, Fault::Fenced];

@@ -157,13 +157,13 @@ impl Fleet {
         }
         let mut next = self.reader.next(LOOK);
         while let Ok(Some(record)) = next {
-            self.view.read(&TopicPartition::of(&record), record.source.offset);
+            self.view.read(&TopicPartition::of(&record), record.source.offset, Instants::now());
             if !self.gates.read(&record) {
                 return Err(FleetError::Timestamps { topic: self.topic.clone() });
             }
             next = self.reader.next(Duration::ZERO);
         }
-        if let Err(error) = next {
+        if let Err(error) = next.map(drop).and_then(|()| self.reader.read_on(&mut self.view)) {
             self.problem = Some(error.to_string());
         }
         for answer in self.writer.answers().map_err(FleetError::Clients)? {

@@ -128,6 +128,9 @@ impl Follow {
         self.count();
         self.pulse();
         let mut applied = self.read();
+        if let Err(error) = self.reader.read_on(&mut self.view) {
+            self.away(&error.to_string());
+        }
         let again = self.facts.try_again(&self.control, (self.clock)());
         applied.extend(again.into_iter().map(|applied| (applied, None)));
         self.urgent |= !applied.is_empty();
@@ -248,7 +251,7 @@ impl Follow {
                     applied.extend(fact.map(|fact| (fact, record.timestamp)));
                     self.urgent |= record.value.is_some();
                     self.records += 1;
-                    self.view.read(&TopicPartition::of(&record), record.source.offset);
+                    self.view.read(&TopicPartition::of(&record), record.source.offset, Instants::now());
                 }
                 Ok(None) => break,
                 Err(error) => {

@@ -8,10 +8,18 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::view::View;
 use crate::authorize::record::Record;
 use crate::config::KafkaProperties;
+use crate::stream::freshness::Instants;
 use crate::stream::kafka::record;
 use crate::stream::log::TopicPartition;
+
+/// After so long without anything of a partition in which a pulse stands it is read again: the client does not always go on with
+/// each when a broker comes back, and tells nobody (librdkafka 2.12, its issue 5153).
+const SILENT_AFTER: Duration = Duration::from_secs(15);
+/// How long the client may take to send reading elsewhere; no broker is asked.
+const SEEK_WITHIN: Duration = Duration::from_secs(1);
 
 /// The consumer.
 pub(super) struct Reader(BaseConsumer);
@@ -41,6 +49,18 @@ impl Reader {
             list.add_partition_offset(of.topic.as_str(), of.partition.0, Offset::Beginning)?;
         }
         self.0.incremental_assign(&list)
+    }
+
+    /// Reads on where the client has stopped doing so.
+    pub(super) fn read_on(&self, view: &mut View) -> Result<(), KafkaError> {
+        for (of, next) in view.silent(SILENT_AFTER, Instants::now()) {
+            tracing::warn!(
+                partition = %of, %next,
+                "nothing comes of a partition although a pulse stands there: it is read again"
+            );
+            self.0.seek(of.topic.as_str(), of.partition.0, Offset::Offset(next.0), SEEK_WITHIN)?;
+        }
+        Ok(())
     }
 
     /// The next record, or what stands in the way.

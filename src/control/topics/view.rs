@@ -29,6 +29,8 @@ pub(super) struct View {
 struct PartitionView {
     /// The next offset to read.
     position: Position,
+    /// When something was last read, or reading was last sent there.
+    read: Option<Instants>,
     /// Pulses that the broker has taken and that have not been read back, in the order of their offsets.
     pulses: VecDeque<(Offset, Instants)>,
     as_of: Option<Instants>,
@@ -47,7 +49,8 @@ impl View {
 
     /// Begins to follow a partition that is read from `position` on; one that is followed already stays as it is.
     pub(super) fn follow(&mut self, of: TopicPartition, position: Position) {
-        self.partitions.entry(of).or_insert(PartitionView { position, pulses: VecDeque::new(), as_of: None });
+        let pulses = VecDeque::new();
+        self.partitions.entry(of).or_insert(PartitionView { position, read: None, pulses, as_of: None });
     }
 
     /// The partitions that are followed.
@@ -61,9 +64,10 @@ impl View {
     }
 
     /// A record was read.
-    pub(super) fn read(&mut self, of: &TopicPartition, offset: Offset) {
+    pub(super) fn read(&mut self, of: &TopicPartition, offset: Offset, now: Instants) {
         if let Some(view) = self.partitions.get_mut(of) {
             view.position = view.position.max(offset.next());
+            view.read = Some(now);
             view.settle();
         }
     }
@@ -95,6 +99,21 @@ impl View {
             }
         }
         self.announced = Some(Some(sent));
+    }
+
+    /// The partitions of which nothing has come for so long although an own pulse stands there, and what is next to be read of
+    /// each. Each is told again only after as long.
+    pub(super) fn silent(&mut self, patience: Duration, now: Instants) -> Vec<(TopicPartition, Position)> {
+        let is_long = |at: Instants| at.age(now) >= patience;
+        let mut silent = Vec::new();
+        for (of, view) in &mut self.partitions {
+            let waits = view.pulses.front().is_some_and(|(_, sent)| is_long(*sent));
+            if waits && view.read.is_none_or(is_long) {
+                view.read = Some(now);
+                silent.push((of.clone(), view.position));
+            }
+        }
+        silent
     }
 
     /// Whether pulses may go out: only after others know that this gate has to be waited for.
@@ -170,15 +189,15 @@ mod tests {
     fn a_view_is_of_the_moment_of_the_last_pulse_read_back_and_the_oldest_partition_counts() {
         let start = Instants::now();
         let mut view = view(start, 2);
-        view.read(&of(0), Offset(9));
+        view.read(&of(0), Offset(9), start);
         assert_eq!(view.oldest().part, "`c.revocations/0`", "records alone say nothing");
         view.pulsed(&of(0), Offset(10), start);
         view.pulsed(&of(0), Offset(12), seconds(start, 1));
         assert_eq!(age(&view, start), None, "no pulse has been read back");
-        view.read(&of(0), Offset(12));
+        view.read(&of(0), Offset(12), start);
         assert_eq!(view.oldest().part, "`c.revocations/1`");
         // Here the pulse is read before the broker's answer comes.
-        view.read(&of(1), Offset(3));
+        view.read(&of(1), Offset(3), start);
         view.pulsed(&of(1), Offset(3), seconds(start, 5));
         assert_eq!(
             (age(&view, seconds(start, 6)), view.oldest().part.as_str()),
@@ -191,16 +210,16 @@ mod tests {
     fn a_new_partition_makes_the_view_incomplete_until_its_first_pulse() {
         let start = Instants::now();
         let mut view = view(start, 1);
-        view.read(&of(0), Offset(0));
+        view.read(&of(0), Offset(0), start);
         view.pulsed(&of(0), Offset(0), start);
         assert_eq!(age(&view, seconds(start, 1)), Some(1));
         assert_eq!(view.missing(&of(0).topic, 2), [of(1)]);
         view.follow(of(1), Position(0));
         assert_eq!(age(&view, seconds(start, 1)), None);
         // A count that cannot be asked for ages as well.
-        view.read(&of(1), Offset(0));
+        view.read(&of(1), Offset(0), start);
         view.pulsed(&of(1), Offset(0), seconds(start, 150));
-        view.read(&of(0), Offset(1));
+        view.read(&of(0), Offset(1), start);
         view.pulsed(&of(0), Offset(1), seconds(start, 150));
         assert_eq!(
             (age(&view, seconds(start, 150)), view.oldest().part.as_str()),
@@ -217,7 +236,7 @@ mod tests {
         view.follow(of(0), Position(0));
         view.announced(start, seconds(start, 1), LIMIT);
         assert!(view.may_pulse());
-        view.read(&of(0), Offset(7));
+        view.read(&of(0), Offset(7), start);
         view.pulsed(&of(0), Offset(0), seconds(start, 2));
         view.announced(seconds(start, 3), seconds(start, 3), LIMIT);
         assert_eq!(age(&view, seconds(start, 4)), Some(2));
@@ -230,5 +249,22 @@ mod tests {
         assert_eq!(age(&view, seconds(start, 16)), None, "that one was sent before");
         view.pulsed(&of(0), Offset(3), seconds(start, 15));
         assert_eq!(age(&view, seconds(start, 16)), Some(2), "since the announcement");
+    }
+
+    #[test]
+    fn a_partition_of_which_nothing_comes_although_a_pulse_stands_there_is_silent() {
+        let start = Instants::now();
+        let silent = |view: &mut View, at| view.silent(LIMIT, seconds(start, at));
+        let mut view = view(start, 2);
+        assert_eq!(silent(&mut view, 60), [], "no pulse stands anywhere");
+        view.pulsed(&of(0), Offset(3), start);
+        view.pulsed(&of(1), Offset(3), start);
+        assert_eq!(silent(&mut view, 9), []);
+        view.read(&of(1), Offset(2), seconds(start, 5));
+        assert_eq!(silent(&mut view, 12), [(of(0), Position(0))], "of the other something has come");
+        assert_eq!(silent(&mut view, 16), [(of(1), Position(3))]);
+        view.read(&of(1), Offset(3), seconds(start, 17));
+        assert_eq!(silent(&mut view, 22), [(of(0), Position(0))], "still");
+        assert_eq!(silent(&mut view, 60), [(of(0), Position(0))], "what was read back does not wait");
     }
 }

@@ -4,13 +4,13 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::ProducerContext;
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientConfig, ClientContext};
 
 use super::convert::partitions_of;
 use crate::authorize::ids::Offset;
@@ -41,6 +41,29 @@ impl ClientContext for Membership {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "kafka client");
     }
+}
+
+/// What reads beside the group has nothing to leave word of.
+#[derive(Clone, Copy)]
+pub(super) struct Beside;
+
+impl ClientContext for Beside {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
+        log_line(level, fac, message);
+    }
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka client");
+    }
+}
+
+impl ConsumerContext for Beside {}
+
+/// A reader that never joins the group.
+pub(super) type Reader = BaseConsumer<Beside>;
+
+/// That reader, by its settings.
+pub(super) fn reader(config: &ClientConfig) -> KafkaResult<Reader> {
+    config.create_with_context(Beside)
 }
 
 impl ConsumerContext for Membership {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message as _};
-use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList, TopicPartitionListElem};
 
 use super::fault::{fatal, retriable};
 use crate::authorize::ids::{Coordinates, InvalidName, Offset, Partition, Position, Topic, UnixMillis};
@@ -64,13 +64,24 @@ pub(super) fn list_of(partitions: &[TopicPartition]) -> TopicPartitionList {
 }
 
 pub(super) fn partitions_of(list: &TopicPartitionList) -> Vec<TopicPartition> {
-    list.elements()
-        .iter()
-        .filter_map(|element| {
-            let topic = Topic::parse(element.topic()).ok()?;
-            Some(TopicPartition { topic, partition: Partition(element.partition()) })
-        })
-        .collect()
+    list.elements().iter().filter_map(partition_of).collect()
+}
+
+/// Whose element of a list it is.
+pub(super) fn partition_of(element: &TopicPartitionListElem<'_>) -> Option<TopicPartition> {
+    let topic = Topic::parse(element.topic()).ok()?;
+    Some(TopicPartition { topic, partition: Partition(element.partition()) })
+}
+
+/// Where each partition of a list stands, if that is a number and no error stands beside it.
+pub(super) fn places(list: &TopicPartitionList) -> BTreeMap<TopicPartition, Position> {
+    let place = |offset| match offset {
+        KafkaOffset::Offset(at) => Some(Position(at)),
+        _ => None,
+    };
+    let elements = list.elements();
+    let good = elements.iter().filter(|element| element.error().is_ok());
+    good.filter_map(|element| Some((partition_of(element)?, place(element.offset())?))).collect()
 }
 
 pub(super) fn positions(marks: &[Mark]) -> Result<TopicPartitionList, LogError> {

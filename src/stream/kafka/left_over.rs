@@ -4,13 +4,13 @@
 //! Limits: members by name alone; without one, the end of a session brings the next rebalance.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, mpsc};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 
 use super::KafkaLog;
+use super::aside::{Answer, Aside};
+use super::callbacks::Reader;
 use super::settings::KafkaSettings;
 use crate::authorize::ids::Topic;
 use crate::stream::kafka_ffi::{self, Group};
@@ -89,51 +89,34 @@ impl<'b> Rest<'b> {
 /// What a lane looks at the group with.
 #[derive(Default)]
 pub(super) struct Watch {
-    client: Option<Arc<BaseConsumer>>,
     next: Option<Instant>,
-    /// Ends without an answer where the group changes, or cannot be seen.
-    looking: Option<mpsc::Receiver<Look>>,
+    /// There is no answer where the group changes, or cannot be seen.
+    aside: Aside<Look>,
     before: Option<Look>,
     /// The lane leaves the group, to join it anew.
     is_leaving: bool,
 }
 
 impl Watch {
-    /// The answer of a look, once it is there. Every now and then a look begins, on a thread of its own: brokers that are silent
-    /// must not hold up the lane.
+    /// The answer of a look, once it is there. Every now and then a look begins: brokers that are silent must not hold up the lane.
     fn look(&mut self, settings: &KafkaSettings) -> Option<Look> {
-        if let Some(looking) = &self.looking {
-            let look = looking.try_recv();
-            if look != Err(mpsc::TryRecvError::Empty) {
-                self.looking = None;
-            }
-            if look == Err(mpsc::TryRecvError::Disconnected) {
+        match self.aside.answer() {
+            Answer::Given(look) => return Some(look),
+            Answer::Awaited => return None,
+            Answer::Failed => {
                 self.before = None;
+                return None;
             }
-            return look.ok();
+            Answer::Unasked => {}
         }
         let now = Instant::now();
         if self.next.is_some_and(|next| now < next) {
             return None;
         }
         // Not at the very start: a group that has just been joined changes.
-        let is_due = self.next.replace(now + LOOK).is_some();
-        if !is_due {
-            return None;
-        }
-        if self.client.is_none() {
-            self.client = settings.outsider("read_committed").create().ok().map(Arc::new);
-        }
-        let client = self.client.clone()?;
-        let (group, topics) = (settings.group.clone(), settings.topics.clone());
-        let (told, looking) = mpsc::channel();
-        let look = move || {
-            if let Some(look) = look_at(&client, &group, &topics) {
-                let _ = told.send(look);
-            }
-        };
-        if thread::Builder::new().name("group".to_owned()).spawn(look).is_ok() {
-            self.looking = Some(looking);
+        if self.next.replace(now + LOOK).is_some() {
+            let (group, topics) = (settings.group.clone(), settings.topics.clone());
+            self.aside.ask(settings, "group", move |client| look_at(client, &group, &topics));
         }
         None
     }
@@ -150,13 +133,7 @@ impl Watch {
     }
 }
 
-fn look_at(client: &BaseConsumer, group: &str, topics: &[Topic]) -> Option<Look> {
-    // Errors that nobody has asked for, which would pile up.
-    for _ in 0..1000 {
-        if client.poll(Duration::ZERO).is_none() {
-            break;
-        }
-    }
+fn look_at(client: &Reader, group: &str, topics: &[Topic]) -> Option<Look> {
     let mut counts = BTreeMap::new();
     for topic in topics {
         let metadata = client.fetch_metadata(Some(topic.as_str()), ASKED).ok()?;

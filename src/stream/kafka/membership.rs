@@ -104,7 +104,7 @@ impl KafkaLog {
         // its assignment goes with it; it does not always say that it has lost anything.
         drop(std::mem::replace(&mut self.consumer, consumer));
         self.held = None;
-        self.sought.clear();
+        self.reading.clear();
         let had: Vec<TopicPartition> = std::mem::take(&mut self.assigned).into_iter().collect();
         self.subscribed = false;
         Ok(if had.is_empty() { Event::Idle } else { Event::Lost(had) })

@@ -54,8 +54,9 @@ impl KafkaLog {
             }
             Event::Revoked(partitions) | Event::Lost(partitions) => {
                 self.assigned.retain(|of| !partitions.contains(of));
+                self.reading.retain(|of, _| !partitions.contains(of));
             }
-            Event::Idle | Event::Record(_) | Event::Unreadable(..) => {}
+            Event::Idle | Event::Record(_) | Event::Unreadable(..) | Event::Silent(_) => {}
         }
         Ok(event)
     }
@@ -70,6 +71,10 @@ impl KafkaLog {
         self.look_after_group()?;
         if let Some(record) = self.held.take() {
             return Ok(Event::Record(record));
+        }
+        self.look_for_silence();
+        if let Some(event) = self.consumer.context().next() {
+            return Ok(event);
         }
         let looked = match look(&self.consumer, wait) {
             None => None,

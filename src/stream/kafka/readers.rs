@@ -4,16 +4,19 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::PATIENCE;
+use super::callbacks::{Reader, reader};
 use super::convert::{list_of, to_record};
 use super::fault::{fatal, retriable};
 use super::polling::{look, passes};
 use super::settings::KafkaSettings;
+use super::silence::{Silence, ahead};
 use crate::authorize::ids::{Offset, Position, Topic};
 use crate::authorize::record::Record;
 use crate::stream::kafka_ffi;
@@ -26,11 +29,49 @@ const NEAR: i64 = 64;
 pub(super) struct Readers {
     settings: KafkaSettings,
     names: BTreeMap<String, Topic>,
-    back: Option<BaseConsumer>,
+    back: Option<Following>,
     /// Sees what is not committed; of use only to find out what a dead lane has left open.
-    raw: Option<BaseConsumer>,
-    answers: Option<BaseConsumer>,
-    kept: Option<BaseConsumer>,
+    raw: Option<Reader>,
+    answers: Option<Following>,
+    kept: Option<Reader>,
+}
+
+/// A reader that goes on from where it was sent, for long.
+struct Following {
+    reader: Reader,
+    from: BTreeMap<TopicPartition, Position>,
+    silence: Silence,
+}
+
+impl Following {
+    fn new(reader: Reader, from: BTreeMap<TopicPartition, Position>) -> Result<Self, LogError> {
+        reader.assign(&starting(&from)?).map_err(|error| retriable("follow", &error))?;
+        Ok(Self { reader, from, silence: Silence::default() })
+    }
+
+    /// The same with another reader where this one has stopped reading what is there.
+    fn alive(
+        mut self,
+        settings: &KafkaSettings,
+        config: fn(&KafkaSettings) -> ClientConfig,
+    ) -> Result<Self, LogError> {
+        if self.silence.find(&self.reader, &self.from, settings).is_empty() {
+            return Ok(self);
+        }
+        let passed = self.reader.position().map_err(|error| retriable("follow", &error))?;
+        let other = Self::new(made(&config(settings))?, ahead(&self.from, &passed))?;
+        // How long each has been silent is not forgotten.
+        Ok(Self { silence: self.silence, ..other })
+    }
+
+    fn next(&self, wait: Duration) -> Result<Option<BorrowedMessage<'_>>, LogError> {
+        look(&self.reader, wait).transpose().map_err(|error| retriable("follow", &error))
+    }
+}
+
+/// What is read back from replay topics and of held records.
+fn reads_back(settings: &KafkaSettings) -> ClientConfig {
+    settings.outsider("read_committed")
 }
 
 impl Readers {
@@ -53,8 +94,7 @@ impl Readers {
 
     pub(super) fn unsettled_metadata(&self, partitions: &[TopicPartition]) -> Result<Vec<String>, LogError> {
         const CALL: &str = "read unsettled positions";
-        let handle: BaseConsumer =
-            self.settings.outsider("read_uncommitted").create().map_err(|error| fatal(CALL, &error))?;
+        let handle = made(&self.settings.outsider("read_uncommitted"))?;
         let list = handle
             .committed_offsets(list_of(partitions), PATIENCE)
             .map_err(|error| retriable(CALL, &error))?;
@@ -78,27 +118,21 @@ impl Readers {
     }
 
     pub(super) fn read_back(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
-        if from.is_empty() {
-            self.back = None;
-            return Ok(());
+        let before = self.back.take();
+        if !from.is_empty() {
+            let reader = match before {
+                Some(back) => back.reader,
+                None => made(&reads_back(&self.settings))?,
+            };
+            self.back = Some(Following::new(reader, from.iter().cloned().collect())?);
         }
-        let list = starting(from)?;
-        let back = match self.back.take() {
-            Some(back) => back,
-            None => made(&self.settings.outsider("read_committed"))?,
-        };
-        back.assign(&list).map_err(|error| retriable("read back", &error))?;
-        self.back = Some(back);
         Ok(())
     }
 
     pub(super) fn next_back(&mut self, wait: Duration) -> Result<Option<Record>, LogError> {
         let Some(back) = self.back.take() else { return Ok(None) };
-        let next = match look(&back, wait) {
-            None => Ok(None),
-            Some(Ok(message)) => Ok(self.record(&message)),
-            Some(Err(error)) => Err(retriable("read back", &error)),
-        };
+        let back = back.alive(&self.settings, reads_back)?;
+        let next = back.next(wait).map(|message| message.and_then(|message| self.record(&message)));
         self.back = Some(back);
         next
     }
@@ -107,29 +141,31 @@ impl Readers {
     /// before (librdkafka 2.12 resets that on another thread), and a hold would be out of time with its answers unread.
     pub(super) fn follow_answers(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
         self.answers = None;
-        if from.is_empty() {
-            return Ok(());
+        if !from.is_empty() {
+            let reader = made(&self.settings.follower())?;
+            self.answers = Some(Following::new(reader, from.iter().cloned().collect())?);
         }
-        let answers = made(&self.settings.follower())?;
-        answers.assign(&starting(from)?).map_err(|error| retriable("follow answers", &error))?;
-        self.answers = Some(answers);
         Ok(())
     }
 
     pub(super) fn next_answer(&mut self) -> Result<Option<Record>, LogError> {
         let Some(answers) = self.answers.take() else { return Ok(None) };
-        let next = match look(&answers, Duration::ZERO) {
-            None => Ok(None),
-            Some(Ok(message)) => Ok(self.record(&message)),
-            Some(Err(error)) => Err(retriable("read answers", &error)),
-        };
+        let answers = answers.alive(&self.settings, KafkaSettings::follower)?;
+        let next =
+            answers.next(Duration::ZERO).map(|message| message.and_then(|message| self.record(&message)));
         self.answers = Some(answers);
         next
     }
 
+    /// The client that reads the answers, to break it.
+    #[cfg(test)]
+    pub(super) fn answers_reader(&self) -> &Reader {
+        &self.answers.as_ref().expect("answers are followed").reader
+    }
+
     pub(super) fn answers_seen(&self, of: &TopicPartition) -> Result<Option<Position>, LogError> {
         let Some(answers) = &self.answers else { return Ok(None) };
-        let list = answers.position().map_err(|error| retriable("read answers", &error))?;
+        let list = answers.reader.position().map_err(|error| retriable("read answers", &error))?;
         Ok(list.find_partition(of.topic.as_str(), of.partition.0).and_then(|found| match found.offset() {
             KafkaOffset::Offset(at) => Some(Position(at)),
             _ => None,
@@ -157,7 +193,7 @@ impl Readers {
 
     fn pick(
         &mut self,
-        kept: &BaseConsumer,
+        kept: &Reader,
         of: &TopicPartition,
         offsets: &[Offset],
     ) -> Result<Vec<Option<Record>>, LogError> {
@@ -169,7 +205,7 @@ impl Readers {
         for wanted in offsets {
             let is_near = |next: i64| (next..=next + NEAR).contains(&wanted.0);
             if ahead.is_none() && !next.is_some_and(is_near) {
-                let list = starting(&[(of.clone(), Position(wanted.0))])?;
+                let list = starting([(of, &Position(wanted.0))])?;
                 kept.assign(&list).map_err(|error| retriable(CALL, &error))?;
                 next = Some(wanted.0);
             }
@@ -199,12 +235,14 @@ pub(super) fn timed_out() -> KafkaError {
     KafkaError::MessageConsumption(rdkafka::error::RDKafkaErrorCode::OperationTimedOut)
 }
 
-fn made(config: &rdkafka::config::ClientConfig) -> Result<BaseConsumer, LogError> {
-    config.create().map_err(|error| fatal("create reader", &error))
+pub(super) fn made(config: &ClientConfig) -> Result<Reader, LogError> {
+    reader(config).map_err(|error| fatal("create reader", &error))
 }
 
-pub(super) fn starting(from: &[(TopicPartition, Position)]) -> Result<TopicPartitionList, LogError> {
-    let mut list = TopicPartitionList::with_capacity(from.len());
+pub(super) fn starting<'a>(
+    from: impl IntoIterator<Item = (&'a TopicPartition, &'a Position)>,
+) -> Result<TopicPartitionList, LogError> {
+    let mut list = TopicPartitionList::new();
     for (of, position) in from {
         let at = KafkaOffset::Offset(position.0.max(0));
         list.add_partition_offset(of.topic.as_str(), of.partition.0, at)

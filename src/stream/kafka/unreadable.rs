@@ -3,12 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
-use super::fault::{fatal, retriable, rewind};
-use super::readers::{starting, timed_out};
+use super::convert::{list_of, partitions_of};
+use super::fault::{retriable, rewind};
+use super::readers::{made, starting, timed_out};
+use super::silence::ahead;
 use super::{KafkaLog, PATIENCE};
 use crate::authorize::ids::Position;
 use crate::stream::log::{Event, LogError, ProducerFate, TopicPartition};
@@ -26,17 +27,12 @@ impl KafkaLog {
     /// that fails its check at a place that nobody knows.
     pub(super) fn find_unreadable(&mut self) -> Result<Event, LogError> {
         let assigned = self.consumer.assignment().map_err(|error| retriable(CALL, &error))?;
-        let read = self.consumer.position().map_err(|error| retriable(CALL, &error))?;
+        let passed = self.consumer.position().map_err(|error| retriable(CALL, &error))?;
+        // One that is given up is not looked at before reading is sent there again.
+        let mut reading = ahead(&self.reading, &passed);
         let mut found = Vec::new();
-        for of in super::convert::partitions_of(&assigned) {
-            let passed =
-                read.find_partition(of.topic.as_str(), of.partition.0).and_then(|at| match at.offset() {
-                    KafkaOffset::Offset(at) => Some(Position(at)),
-                    _ => None,
-                });
-            // One that is given up is not looked at before reading is sent there again.
-            let Some(sought) = self.sought.get(&of).copied() else { continue };
-            let next = passed.map_or(sought, |passed| passed.max(sought));
+        for of in partitions_of(&assigned) {
+            let Some(next) = reading.remove(&of) else { continue };
             if let Some(why) = self.probe(&of, next)? {
                 found.push((of, next, why));
             }
@@ -46,9 +42,8 @@ impl KafkaLog {
             return Err(rewind(CALL, "records came damaged", ProducerFate::Usable));
         }
         for (of, next, why) in found {
-            self.sought.remove(&of);
-            let mut list = TopicPartitionList::new();
-            list.add_partition(of.topic.as_str(), of.partition.0);
+            self.reading.remove(&of);
+            let list = list_of(std::slice::from_ref(&of));
             self.consumer.pause(&list).map_err(|error| retriable(CALL, &error))?;
             let why = format!(
                 "what stands at offset {next} cannot be read ({why}): have it restored from another replica, or delete the \
@@ -61,8 +56,8 @@ impl KafkaLog {
 
     /// Why what stands next there cannot be read; `None` where it can, or nothing stands there.
     fn probe(&self, of: &TopicPartition, next: Position) -> Result<Option<String>, LogError> {
-        let prober: BaseConsumer = self.settings.prober().create().map_err(|error| fatal(CALL, &error))?;
-        prober.assign(&starting(&[(of.clone(), next)])?).map_err(|error| retriable(CALL, &error))?;
+        let prober = made(&self.settings.prober())?;
+        prober.assign(&starting([(of, &next)])?).map_err(|error| retriable(CALL, &error))?;
         let deadline = Instant::now() + PATIENCE;
         loop {
             match prober.poll(Duration::from_millis(100)) {

@@ -48,7 +48,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         if self.stale {
             // Nothing is taken in; the group sees a lane that is alive.
             let event = self.log.poll(if self.is_restoring() { BUSY } else { IDLE })?;
-            self.serve(event);
+            self.serve(event)?;
             return Ok(());
         }
         self.gather()?;
@@ -69,7 +69,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
             let is_idle = event == Event::Idle;
             // What was read before it is decided before anything else can happen.
             let is_last = matches!(event, Event::Unreadable(..));
-            if self.serve(event) {
+            if self.serve(event)? {
                 opened.get_or_insert_with(|| self.clock.elapsed());
                 bytes += self.batch.back().map_or(0, |work| work.record.size());
             }
@@ -82,17 +82,26 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
     }
 
     /// Takes in an event; whether it was a record for the batch.
-    fn serve(&mut self, event: Event) -> bool {
+    fn serve(&mut self, event: Event) -> Result<bool, LogError> {
         match event {
-            Event::Record(record) => return self.take(record),
+            Event::Record(record) => return Ok(self.take(record)),
             Event::Assigned(partitions) => self.gained(partitions),
             Event::Revoked(partitions) => self.gone(&partitions, false),
             Event::Lost(partitions) => self.gone(&partitions, true),
             // What was read before it is decided; what stands behind it is not, or it would be passed over.
             Event::Unreadable(of, why) => self.refuse(&of, why),
+            Event::Silent(of) => self.read_on(&of)?,
             Event::Idle => {}
         }
-        false
+        Ok(false)
+    }
+
+    /// Has a partition read again from the first record that was not taken, unless it is to be left alone for now.
+    fn read_on(&mut self, of: &TopicPartition) -> Result<(), LogError> {
+        match self.owned.get(of).filter(|owned| owned.is_ready()) {
+            Some(owned) if !self.stale && !self.held_back.contains(of) => self.log.resume_at(of, owned.next),
+            _ => Ok(()),
+        }
     }
 
     /// Takes a record into the batch, unless it is of a partition that is not ready, or has been taken before. What comes

@@ -33,7 +33,7 @@ impl GateProcess {
                 program.extend(["-u".to_owned(), name.to_string_lossy().into_owned()]);
             }
         }
-        program.push("COUNTERSIGN_LOG=countersign=debug,info".into());
+        program.push("COUNTERSIGN_TELEMETRY_LOG=countersign=debug,info".into());
         program.extend(instance.map(|instance| format!("COUNTERSIGN_GATE_INSTANCE={instance}")));
         program.extend([env!("CARGO_BIN_EXE_countersign"), "run", "--config"].map(str::to_owned));
         program.push(config.to_str().expect("a path that is text").to_owned());

@@ -307,7 +307,10 @@ impl Drop for Site {
 /// The last lines of a file.
 pub fn end_of(file: &Path, count: usize) -> String {
     let text = fs::read_to_string(file).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
+    // One that is said again at once says nothing new; each begins with its moment.
+    let said = |line: &str| line.split_once(' ').map(|(_, said)| said.to_owned());
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.dedup_by_key(|line| said(line));
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
