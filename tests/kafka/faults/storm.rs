@@ -1,14 +1,18 @@
 //! A storm: faults of every kind by chance, one after the other and some at once, over a mixed load, a route that holds and is
-//! answered, and control topics that are followed. About a dozen, or as many as `COUNTERSIGN_TEST_FAULTS` says; `COUNTERSIGN_TEST_SEED` repeats the chances. What came
-//! out is held against what went in after each round. Limits: at most one of three brokers is out at a time.
+//! answered, control topics that are followed, and signals that are told. About a dozen, or as many as `COUNTERSIGN_TEST_FAULTS` says;
+//! `COUNTERSIGN_TEST_SEED` repeats the chances. What came out is held against what went in after each round. Limits: at most one of three brokers is out at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use countersign::authorize::standing::Status;
+
 use super::gates::expect_replaced;
 use super::{faults, pause};
-use crate::gate::{Dice, Followed, GateProcess, Load, Site, alone};
+use crate::gate::{
+    Dice, Followed, GateProcess, Load, Site, alone, signal_key, signal_keys, tell_signals, wait_for,
+};
 use crate::step_up::{HOLDING, History, Office, Stop, Traffic};
 use crate::support::kafka::{Cluster, Led, cluster};
 
@@ -86,6 +90,7 @@ fn plan(dice: &mut Dice, count: usize) -> Vec<Fault> {
 struct Storm<'a> {
     site: &'a Site,
     followed: &'a Followed<'a>,
+    signals: &'a str,
     cluster: &'a mut Cluster,
     dice: Dice,
     gates: Vec<GateProcess>,
@@ -119,7 +124,8 @@ impl Storm<'_> {
         let writer = format!("{}.{}-0-a", self.site.group, NAMES[self.which()]);
         let own = |what: &str| format!("{}.{what}", self.site.commands);
         let (holds, answers) = (own("holds"), own("answers"));
-        let of = match self.dice.below(9) {
+        let entities = self.followed.entities.as_deref().unwrap_or_default();
+        let of = match self.dice.below(12) {
             0 => Led::Partition(&self.site.commands, partition),
             1 => Led::Partition(&self.site.to, partition),
             2 => Led::Partition(&self.site.audit, partition),
@@ -127,7 +133,10 @@ impl Storm<'_> {
             4 => Led::Partition(&answers, partition),
             5 => Led::Partition(&self.followed.revocations, 0),
             6 => Led::Partition(&self.followed.fleet, 0),
-            7 => Led::Group(&self.site.group),
+            7 => Led::Partition(&self.followed.workflows, partition % 2),
+            8 => Led::Partition(entities, 0),
+            9 => Led::Partition(self.signals, 0),
+            10 => Led::Group(&self.site.group),
             _ => Led::Transactions(&writer),
         };
         self.cluster.leader(of)
@@ -227,23 +236,26 @@ struct Told {
 fn round(cluster: &mut Cluster, mut dice: Dice, faults: &[Fault], told: &mut Told) {
     let office = Office::on(cluster.broker, HOLDING);
     let site = &office.site;
-    let followed = Followed::new(site, "10s", false);
+    let followed = Followed::new(site, "10s", true);
+    let signals = tell_signals(site);
     // The gates make the topics of held records, and the fleet's.
     site.start_ready(Some(NAMES[0])).terminate();
     let mut fleet = followed.fleet();
     let stop = AtomicBool::new(false);
     let load = Load::start(site, dice.another(), EACH);
     let traffic = Traffic::new(&office, dice.another());
-    let mut last = None;
+    let mut facts = Vec::new();
     let (ledger, gates) = std::thread::scope(|scope| {
         let traffic = scope.spawn(|| traffic.run(&stop, || load.halt()));
         let asked = Stop(&stop);
         let gates = NAMES.iter().map(|name| site.start(Some(name))).collect();
-        let mut storm = Storm { site, followed: &followed, cluster, dice, gates, killed: 0, within: 0 };
+        let (followed, signals) = (&followed, signals.as_str());
+        let mut storm = Storm { site, followed, signals, cluster, dice, gates, killed: 0, within: 0 };
         for (number, fault) in faults.iter().enumerate() {
             let began = Instant::now();
-            // Of nobody here: every gate has to take it in, whatever happens.
-            last = Some(followed.revoke("transaction", &format!("nobody-{number}")));
+            // Of nobody here: every gate has to take it in, and work has to be told, whatever happens.
+            facts.push(followed.revoke("transaction", &format!("nobody-{number}")));
+            facts.push(followed.workflow(&format!("nothing-{number}"), Status::Cancelled));
             storm.strike(*fault);
             *told.kinds.entry(*fault).or_default() += 1;
             println!("storm: {fault:?} {:?}", began.elapsed());
@@ -251,9 +263,14 @@ fn round(cluster: &mut Cluster, mut dice: Dice, faults: &[Fault], told: &mut Tol
         for gate in &mut storm.gates {
             gate.wait_ready();
         }
-        if let Some(at) = &last {
+        // The last workflow and the last revocation. That each was taken in, the signals show.
+        for at in facts.iter().rev().take(2) {
             followed.wait_acknowledged(&mut fleet, at);
         }
+        let is_told = |told: BTreeSet<Vec<u8>>| facts.iter().all(|fact| told.contains(&signal_key(fact)));
+        wait_for("every fact to be told", || {
+            is_told(signal_keys(site, signals).into_iter().collect()).then_some(())
+        });
         told.killed += storm.killed;
         told.within += storm.within;
         drop(asked);
@@ -267,6 +284,7 @@ fn round(cluster: &mut Cluster, mut dice: Dice, faults: &[Fault], told: &mut Tol
     told.records += ledger.len();
     office.forget();
     followed.forget();
+    site.broker.delete_topic(&signals);
 }
 
 #[test]

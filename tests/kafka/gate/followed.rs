@@ -1,4 +1,5 @@
-//! The control topics of a site: what an orchestrator and an administrator write, and the fleet that hears it.
+//! The control topics of a site: what an orchestrator and an administrator write, the fleet that hears it, and the signals by which
+//! it tells workers.
 
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use countersign::authorize::jose::{Algorithm, SigningKey};
 use countersign::authorize::standing::{REVOCATION_TYP, Registered, Status};
 use countersign::config::KafkaProperties;
 use countersign::control::fleet::{Fleet, Progress};
+use countersign::wire::signal::signal_id;
 use countersign::wire::workflow::WorkflowCodec;
 use serde_json::json;
 
@@ -124,6 +126,26 @@ impl<'s> Followed<'s> {
     pub fn progress(&self, fleet: &mut Fleet, at: &Coordinates) -> Progress {
         fleet.progress(at, Duration::from_secs(2)).expect("the fleet")
     }
+}
+
+/// Makes the gates of a site tell signals; the name of the topic, which they make themselves.
+pub fn tell_signals(site: &Site) -> String {
+    let signals = site.broker.unique("signals");
+    let config = site.read("countersign.toml");
+    let control = format!("[control]\nsignals = \"{signals}\"\n");
+    site.write("countersign.toml", &config.replacen("[control]\n", &control, 1));
+    signals
+}
+
+/// The keys of all signals on the topic, heartbeats left out.
+pub fn signal_keys(site: &Site, topic: &str) -> Vec<Vec<u8>> {
+    let keys = site.broker.read_stable(topic).into_iter().filter_map(|record| record.key);
+    keys.filter(|key| !key.starts_with(b"heartbeat/")).collect()
+}
+
+/// The key of the signal that tells what stands there.
+pub fn signal_key(fact: &Coordinates) -> Vec<u8> {
+    signal_id(fact, 0).to_string().into_bytes()
 }
 
 fn key(seed: u8) -> SigningKey {

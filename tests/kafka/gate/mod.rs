@@ -16,7 +16,7 @@ mod situations;
 pub use approvers::Approvers;
 pub use audit::{audits, told};
 pub use dice::Dice;
-pub use followed::Followed;
+pub use followed::{Followed, signal_key, signal_keys, tell_signals};
 pub use ledger::{Expect, Ledger, Sent, wire};
 pub use load::Load;
 pub use process::GateProcess;

@@ -304,13 +304,14 @@ impl Drop for Site {
     }
 }
 
-/// The last lines of a file.
+/// The last lines of a gate's log, but for what it says of each record and batch, and for what is said again at once.
 pub fn end_of(file: &Path, count: usize) -> String {
     let text = fs::read_to_string(file).unwrap_or_default();
-    // One that is said again at once says nothing new; each begins with its moment.
-    let said = |line: &str| line.split_once(' ').map(|(_, said)| said.to_owned());
-    let mut lines: Vec<&str> = text.lines().collect();
-    lines.dedup_by_key(|line| said(line));
+    let is_work =
+        |line: &&str| line.contains("DEBUG record decided") || line.contains("DEBUG batch committed");
+    let mut lines: Vec<&str> = text.lines().filter(|line| !is_work(line)).collect();
+    // Each begins with its moment.
+    lines.dedup_by_key(|line| line.split_once(' ').map_or(*line, |(_, said)| said));
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 

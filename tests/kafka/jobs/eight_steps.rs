@@ -21,9 +21,10 @@ use tokio::task::JoinHandle;
 #[path = "../../../examples/long_job/steps.rs"]
 mod steps;
 
-use super::gates::{listen, newest, tell_signals};
+use super::gates::{listen, newest};
 use crate::gate::{
-    Approvers, Expect, Followed, GateProcess, Plan, Sender, Sent, Site, audits, now_ms, wait_for,
+    Approvers, Expect, Followed, GateProcess, Plan, Sender, Sent, Site, audits, now_ms, tell_signals,
+    wait_for,
 };
 use crate::support::kafka::broker;
 use steps::{Bench, End};

@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use countersign::authorize::ids::{Coordinates, Realm, TrustDomain};
+use countersign::authorize::ids::{Realm, TrustDomain};
 use countersign::authorize::jose::{Algorithm, KeySet, KeyUse};
 use countersign::authorize::standing::Status;
 use countersign::authorize::trust::{Domain, Trust};
-use countersign::wire::signal::signal_id;
 use countersign::worker::Received;
 use countersign::worker::job::Job;
 use countersign::worker::kafka::Reader;
@@ -17,17 +16,11 @@ use countersign::worker::signals::{Bounds, Signals, Stop};
 use tokio::runtime::Runtime;
 
 use super::Nobody;
-use crate::gate::{Expect, Followed, Ledger, Plan, Sender, Site, topic, wait_for, wire};
+use crate::gate::{
+    Expect, Followed, Ledger, Plan, Sender, Site, signal_key, signal_keys, tell_signals, topic, wait_for,
+    wire,
+};
 use crate::support::kafka::broker;
-
-/// Makes the gates of a site tell signals; the name of the topic, which they make themselves.
-pub(super) fn tell_signals(site: &Site) -> String {
-    let signals = site.broker.unique("signals");
-    let config = site.read("countersign.toml");
-    let control = format!("[control]\nsignals = \"{signals}\"\n");
-    site.write("countersign.toml", &config.replacen("[control]\n", &control, 1));
-    signals
-}
 
 /// The gates of a site, as a worker trusts them.
 pub(super) fn trust(site: &Site) -> Trust {
@@ -109,7 +102,7 @@ fn a_job_ends_when_its_workflow_does_or_its_subject_is_revoked() {
     assert!(matches!(stop, Stop::Revoked { about, .. } if &*about.id == "alice"));
 
     // Each gate tells each fact, under one key: what both have told is one signal.
-    let expected: BTreeSet<Vec<u8>> = facts.iter().map(key).collect();
+    let expected: BTreeSet<Vec<u8>> = facts.iter().map(signal_key).collect();
     wait_for("both gates to tell everything", || {
         let told = signal_keys(&site, &topic);
         let both = told.len() == 2 * expected.len();
@@ -119,16 +112,6 @@ fn a_job_ends_when_its_workflow_does_or_its_subject_is_revoked() {
     for gate in gates {
         gate.terminate();
     }
-}
-
-/// The keys of all signals on the topic, heartbeats left out.
-fn signal_keys(site: &Site, topic: &str) -> Vec<Vec<u8>> {
-    let keys = site.broker.read_stable(topic).into_iter().filter_map(|record| record.key);
-    keys.filter(|key| !key.starts_with(b"heartbeat/")).collect()
-}
-
-fn key(fact: &Coordinates) -> Vec<u8> {
-    signal_id(fact, 0).to_string().into_bytes()
 }
 
 #[test]
@@ -177,7 +160,7 @@ fn what_is_said_while_no_gate_runs_ends_the_work_once_a_gate_is_back() {
     assert_eq!(stop, Stop::WorkflowEnded { workflow: "job-1".into(), status: Status::Cancelled });
     wait_for("the gate to tell everything", || (signal_keys(&site, &topic).len() == 2).then_some(()));
     let told: BTreeSet<Vec<u8>> = signal_keys(&site, &topic).into_iter().collect();
-    assert_eq!(told, facts.iter().map(key).collect());
+    assert_eq!(told, facts.iter().map(signal_key).collect());
     assert!(!resumed.is_finished(), "it runs again");
     facts.push(followed.revoke("subject", "alice"));
     let stop = runtime.block_on(resumed).expect("no panic");
