@@ -25,6 +25,7 @@ use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 pub use self::convert::record;
 pub use self::left_over::assignment;
 
+use self::aside::SideClient;
 use self::callbacks::Membership;
 use self::convert::{list_of, positions, read_committed};
 use self::fault::{fatal, retriable, rewind};
@@ -86,8 +87,9 @@ impl KafkaLog {
             .create_with_context(Membership::default())
             .map_err(|error| fatal("create consumer", &error))?;
         let topics = settings.topics.iter().map(|topic| (topic.to_string(), topic.clone())).collect();
+        let beside = SideClient::new(settings.clone());
         Ok(Self {
-            readers: Readers::new(settings.clone()),
+            readers: Readers::new(settings.clone(), beside.clone()),
             writers: Turns::new(&settings),
             settings,
             consumer,
@@ -97,10 +99,10 @@ impl KafkaLog {
             topics,
             subscribed: false,
             assigned: BTreeSet::new(),
-            watch: Watch::default(),
+            watch: Watch::new(&beside),
             namesakes: Namesakes::default(),
             reading: BTreeMap::new(),
-            silence: Silence::default(),
+            silence: Silence::new(&beside),
         })
     }
 

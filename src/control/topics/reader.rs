@@ -58,7 +58,9 @@ impl Reader {
                 partition = %of, %next,
                 "nothing comes of a partition although a pulse stands there: it is read again"
             );
-            self.0.seek(of.topic.as_str(), of.partition.0, Offset::Offset(next.0), SEEK_WITHIN)?;
+            // Where nothing has been read, the first of its records may have been deleted.
+            let at = if next.0 == 0 { Offset::Beginning } else { Offset::Offset(next.0) };
+            self.0.seek(of.topic.as_str(), of.partition.0, at, SEEK_WITHIN)?;
         }
         Ok(())
     }

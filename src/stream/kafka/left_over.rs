@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::Consumer as _;
 
 use super::KafkaLog;
-use super::aside::{Answer, Aside};
+use super::aside::{Answer, Aside, SideClient};
 use super::callbacks::Reader;
 use super::settings::KafkaSettings;
 use crate::authorize::ids::Topic;
@@ -87,7 +87,6 @@ impl<'b> Rest<'b> {
 }
 
 /// What a lane looks at the group with.
-#[derive(Default)]
 pub(super) struct Watch {
     next: Option<Instant>,
     /// There is no answer where the group changes, or cannot be seen.
@@ -98,6 +97,10 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    pub(super) fn new(client: &SideClient) -> Self {
+        Self { next: None, aside: Aside::new(client), before: None, is_leaving: false }
+    }
+
     /// The answer of a look, once it is there. Every now and then a look begins: brokers that are silent must not hold up the lane.
     fn look(&mut self, settings: &KafkaSettings) -> Option<Look> {
         match self.aside.answer() {
@@ -116,7 +119,7 @@ impl Watch {
         // Not at the very start: a group that has just been joined changes.
         if self.next.replace(now + LOOK).is_some() {
             let (group, topics) = (settings.group.clone(), settings.topics.clone());
-            self.aside.ask(settings, "group", move |client| look_at(client, &group, &topics));
+            self.aside.ask("group", move |client| look_at(client, &group, &topics));
         }
         None
     }
@@ -211,7 +214,7 @@ mod tests {
         assert_eq!(look.begins(), Some("y"));
         assert_eq!(Look::of(&group("PreparingRebalance", &[]), &counts), None);
         // Twice the same: only then it is no rebalance that is under way.
-        let mut watch = Watch::default();
+        let mut watch = Watch::new(&SideClient::nobody());
         assert!(!watch.stands(look.clone()));
         assert!(watch.stands(look.clone()));
         let whole = Look::of(&whole, &counts).unwrap();

@@ -11,6 +11,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::PATIENCE;
+use super::aside::SideClient;
 use super::callbacks::{Reader, reader};
 use super::convert::{list_of, to_record};
 use super::fault::{fatal, retriable};
@@ -28,6 +29,7 @@ const NEAR: i64 = 64;
 /// The readers of one lane.
 pub(super) struct Readers {
     settings: KafkaSettings,
+    client: SideClient,
     names: BTreeMap<String, Topic>,
     back: Option<Following>,
     /// Sees what is not committed; of use only to find out what a dead lane has left open.
@@ -44,24 +46,27 @@ struct Following {
 }
 
 impl Following {
-    fn new(reader: Reader, from: BTreeMap<TopicPartition, Position>) -> Result<Self, LogError> {
+    fn new(
+        reader: Reader,
+        from: BTreeMap<TopicPartition, Position>,
+        silence: Silence,
+    ) -> Result<Self, LogError> {
         reader.assign(&starting(&from)?).map_err(|error| retriable("follow", &error))?;
-        Ok(Self { reader, from, silence: Silence::default() })
+        Ok(Self { reader, from, silence })
     }
 
-    /// The same with another reader where this one has stopped reading what is there.
+    /// The same with another reader, by those settings, where this one has stopped reading what is there.
     fn alive(
         mut self,
         settings: &KafkaSettings,
         config: fn(&KafkaSettings) -> ClientConfig,
     ) -> Result<Self, LogError> {
-        if self.silence.find(&self.reader, &self.from, settings).is_empty() {
+        if self.silence.find(&self.reader, &self.from).is_empty() {
             return Ok(self);
         }
         let passed = self.reader.position().map_err(|error| retriable("follow", &error))?;
-        let other = Self::new(made(&config(settings))?, ahead(&self.from, &passed))?;
         // How long each has been silent is not forgotten.
-        Ok(Self { silence: self.silence, ..other })
+        Self::new(made(&config(settings))?, ahead(&self.from, &passed), self.silence)
     }
 
     fn next(&self, wait: Duration) -> Result<Option<BorrowedMessage<'_>>, LogError> {
@@ -75,8 +80,8 @@ fn reads_back(settings: &KafkaSettings) -> ClientConfig {
 }
 
 impl Readers {
-    pub(super) fn new(settings: KafkaSettings) -> Self {
-        Self { settings, names: BTreeMap::new(), back: None, raw: None, answers: None, kept: None }
+    pub(super) fn new(settings: KafkaSettings, client: SideClient) -> Self {
+        Self { settings, client, names: BTreeMap::new(), back: None, raw: None, answers: None, kept: None }
     }
 
     fn record(&mut self, message: &BorrowedMessage<'_>) -> Option<Record> {
@@ -124,7 +129,8 @@ impl Readers {
                 Some(back) => back.reader,
                 None => made(&reads_back(&self.settings))?,
             };
-            self.back = Some(Following::new(reader, from.iter().cloned().collect())?);
+            self.back =
+                Some(Following::new(reader, from.iter().cloned().collect(), Silence::new(&self.client))?);
         }
         Ok(())
     }
@@ -143,7 +149,8 @@ impl Readers {
         self.answers = None;
         if !from.is_empty() {
             let reader = made(&self.settings.follower())?;
-            self.answers = Some(Following::new(reader, from.iter().cloned().collect())?);
+            self.answers =
+                Some(Following::new(reader, from.iter().cloned().collect(), Silence::new(&self.client))?);
         }
         Ok(())
     }

@@ -9,11 +9,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 
 use super::KafkaLog;
-use super::aside::{Answer, Aside};
+use super::aside::{Answer, Aside, SideClient};
 use super::callbacks::Reader;
 use super::convert::places;
 use super::left_over::ASKED;
-use super::settings::KafkaSettings;
 use crate::authorize::ids::Position;
 use crate::stream::log::{Event, TopicPartition};
 
@@ -29,7 +28,6 @@ const LAST: Duration = Duration::from_secs(600);
 type Ends = BTreeMap<TopicPartition, Position>;
 
 /// What is known of the partitions that are being read.
-#[derive(Default)]
 pub(super) struct Silence {
     stands: BTreeMap<TopicPartition, Stand>,
     polled: Option<Instant>,
@@ -58,6 +56,10 @@ impl Stand {
 }
 
 impl Silence {
+    pub(super) fn new(client: &SideClient) -> Self {
+        Self { stands: BTreeMap::new(), polled: None, looked: None, aside: Aside::new(client) }
+    }
+
     /// Nothing can come while nobody asks for it: such a time does not count.
     fn polled(&mut self, now: Instant) {
         let before = self.polled.replace(now);
@@ -122,7 +124,6 @@ impl Silence {
         &mut self,
         consumer: &BaseConsumer<C>,
         reading: &BTreeMap<TopicPartition, Position>,
-        settings: &KafkaSettings,
     ) -> Vec<TopicPartition> {
         let now = Instant::now();
         self.polled(now);
@@ -144,7 +145,7 @@ impl Silence {
         }
         let suspects = self.suspects(now);
         if !suspects.is_empty() {
-            self.aside.ask(settings, "ends", move |client| ends_of(client, &suspects));
+            self.aside.ask("ends", move |client| ends_of(client, &suspects));
         }
         silent
     }
@@ -163,7 +164,7 @@ pub(super) fn ahead(
 impl KafkaLog {
     /// Leaves word for the lane of each partition that has gone silent.
     pub(super) fn look_for_silence(&mut self) {
-        for of in self.silence.find(&self.consumer, &self.reading, &self.settings) {
+        for of in self.silence.find(&self.consumer, &self.reading) {
             self.consumer.context().push_back(Event::Silent(of));
         }
     }
@@ -176,6 +177,7 @@ mod tests {
 
     use super::super::convert::list_of;
     use super::super::readers::Readers;
+    use super::super::settings::KafkaSettings;
     use super::*;
     use crate::authorize::ids::{Offset, Partition, Topic};
     use crate::config::{Delivery, KafkaProperties};
@@ -192,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_stands_still_before_its_end_is_found_ever_more_rarely() {
-        let (mut silence, begin) = (Silence::default(), Instant::now());
+        let (mut silence, begin) = (Silence::new(&SideClient::nobody()), Instant::now());
         let later = |seconds| begin + Duration::from_secs(seconds);
         silence.look(&at(&[(0, 5), (1, 5), (2, 5)]), begin);
         assert!(silence.suspects(later(9)).is_empty());
@@ -214,7 +216,7 @@ mod tests {
 
     #[test]
     fn no_patience_is_longer_than_the_last() {
-        let (mut silence, mut now) = (Silence::default(), Instant::now());
+        let (mut silence, mut now) = (Silence::new(&SideClient::nobody()), Instant::now());
         silence.look(&at(&[(0, 5)]), now);
         for _ in 0..20 {
             now += LAST;
@@ -224,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_time_in_which_nobody_asks_for_records_does_not_count() {
-        let (mut silence, begin) = (Silence::default(), Instant::now());
+        let (mut silence, begin) = (Silence::new(&SideClient::nobody()), Instant::now());
         silence.polled(begin);
         silence.look(&at(&[(0, 5)]), begin);
         let back = begin + Duration::from_secs(60);
@@ -248,7 +250,7 @@ mod tests {
         host
     }
 
-    fn settings(host: &BaseProducer) -> KafkaSettings {
+    fn settings_of(host: &BaseProducer) -> KafkaSettings {
         let mut properties = KafkaProperties::default();
         properties.set("bootstrap.servers", host.client().mock_cluster().unwrap().bootstrap_servers());
         KafkaSettings {
@@ -283,7 +285,7 @@ mod tests {
     #[test]
     fn where_a_client_has_stopped_reading_the_log_says_so_and_a_record_comes_again() {
         let host = mock();
-        let mut log = KafkaLog::new(settings(&host)).unwrap();
+        let mut log = KafkaLog::new(settings_of(&host)).unwrap();
         log.join().unwrap();
         let poll = |log: &mut KafkaLog| log.poll(Duration::from_millis(50)).unwrap();
         let assigned = |event| matches!(event, Event::Assigned(_)).then_some(());
@@ -315,7 +317,8 @@ mod tests {
     #[test]
     fn a_reader_beside_the_group_that_has_stopped_reading_is_replaced() {
         let host = mock();
-        let mut readers = Readers::new(settings(&host));
+        let settings = settings_of(&host);
+        let mut readers = Readers::new(settings.clone(), SideClient::new(settings));
         readers.follow_answers(&[(of(0), Position(0))]).unwrap();
         write(&host, "first");
         let next = |readers: &mut Readers| {
