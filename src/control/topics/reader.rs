@@ -15,8 +15,8 @@ use crate::stream::freshness::Instants;
 use crate::stream::kafka::record;
 use crate::stream::log::TopicPartition;
 
-/// After so long without anything of a partition in which a pulse stands it is read again: the client does not always go on with
-/// each when a broker comes back, and tells nobody (librdkafka 2.12, its issue 5153).
+/// After so long without anything of a partition in which a pulse stands it is read again: the client is said not to
+/// go on with each, at times, when a broker comes back, and to tell nobody (librdkafka, its issue 5153, open).
 const SILENT_AFTER: Duration = Duration::from_secs(15);
 /// How long the client may take to send reading elsewhere; no broker is asked.
 const SEEK_WITHIN: Duration = Duration::from_secs(1);

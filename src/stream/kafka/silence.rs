@@ -1,5 +1,5 @@
-//! Partitions of which nothing comes although something stands there. The client does not always go on with each of them when a
-//! broker comes back, and tells nobody (librdkafka 2.12, its issue 5153). Limits: it finds them; from where they are read again, the
+//! Partitions of which nothing comes although something stands there. The client is said not to go on with each of them, at times,
+//! when a broker comes back, and to tell nobody (librdkafka, its issue 5153, open; not seen here). Limits: it finds them; from where they are read again, the
 //! lane knows.
 
 use std::collections::BTreeMap;
