@@ -1,6 +1,6 @@
 //! Partitions of which nothing comes although something stands there. The client is said not to go on with each of them, at times,
-//! when a broker comes back, and to tell nobody (librdkafka, its issue 5153, open; not seen here). Limits: it finds them; from where they are read again, the
-//! lane knows.
+//! when a broker comes back, and to tell nobody (librdkafka, its issue 5153, open; not seen here). Limits: it finds them; from
+//! where they are read again, the lane knows.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -41,13 +41,13 @@ struct Stand {
     at: Position,
     since: Instant,
     patience: Duration,
-    /// It has been read again for want of anything.
-    is_again: bool,
+    /// Where it ended when it was last read again for want of anything.
+    again: Option<Position>,
 }
 
 impl Stand {
     fn new(at: Position, now: Instant) -> Self {
-        Self { at, since: now, patience: FIRST, is_again: false }
+        Self { at, since: now, patience: FIRST, again: None }
     }
 
     fn is_long(&self, now: Instant) -> bool {
@@ -74,7 +74,8 @@ impl Silence {
         for (of, at) in at {
             let stand = self.stands.entry(of.clone()).or_insert_with(|| Stand::new(*at, now));
             if stand.at != *at {
-                if stand.is_again {
+                // Past that end, what came may have been written since.
+                if stand.again.is_some_and(|end| at.0 <= end.0) {
                     tracing::warn!(
                         partition = %of,
                         position = %stand.at,
@@ -99,7 +100,7 @@ impl Silence {
             stand.since = now;
             if end.0 > stand.at.0 {
                 stand.patience = (stand.patience * 2).min(LAST);
-                stand.is_again = true;
+                stand.again = Some(*end);
                 silent.push(of.clone());
             }
         }
