@@ -39,7 +39,7 @@ impl ClientContext for Membership {
         log_line(level, fac, message);
     }
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka client");
+        error_line(&error, reason);
     }
 }
 
@@ -52,7 +52,7 @@ impl ClientContext for Beside {
         log_line(level, fac, message);
     }
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka client");
+        error_line(&error, reason);
     }
 }
 
@@ -134,7 +134,7 @@ impl ClientContext for Reports {
         log_line(level, fac, message);
     }
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka client");
+        error_line(&error, reason);
     }
 }
 
@@ -220,4 +220,9 @@ fn log_line(level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
         Level::Warning | Level::Notice => tracing::info!(target: "librdkafka", fac, "{message}"),
         Level::Info | Level::Debug => tracing::debug!(target: "librdkafka", fac, "{message}"),
     }
+}
+
+/// What a client reports of its own accord; where it matters to a call, that call fails too.
+fn error_line(error: &KafkaError, reason: &str) {
+    tracing::debug!(%error, reason, "kafka client");
 }
