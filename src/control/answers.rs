@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::time::Duration;
 
-use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::util::Timeout;
@@ -15,6 +14,7 @@ use crate::authorize::ids::{Coordinates, Offset, Partition, Topic};
 use crate::authorize::route::Route;
 use crate::authorize::step_up::{Asker, ChallengeId};
 use crate::config::KafkaProperties;
+use crate::stream::kafka::client::{self, Quiet};
 
 /// How long an answer may be under way.
 const GIVEN_UP_AFTER: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ pub trait AnswerLog: Send + Sync {
 }
 
 /// The producer.
-pub struct AnswerWriter(FutureProducer);
+pub struct AnswerWriter(FutureProducer<Quiet>);
 
 impl std::fmt::Debug for AnswerWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -83,21 +83,13 @@ impl AnswerWriter {
     /// # Errors
     /// librdkafka does not take the properties.
     pub fn new(properties: &KafkaProperties) -> Result<Self, AnswersError> {
-        let mut config = ClientConfig::new();
-        config
-            .set("client.id", "countersign")
-            .set("log.connection.close", "false")
-            .set("reconnect.backoff.ms", "50")
-            .set("reconnect.backoff.max.ms", "1000");
-        for (name, value) in properties.iter() {
-            config.set(name, value);
-        }
+        let mut config = client::settings(properties, &[]);
         config
             .set("acks", "all")
             .set("enable.idempotence", "true")
             .set("linger.ms", "0")
             .set("message.timeout.ms", GIVEN_UP_AFTER.as_millis().to_string());
-        Ok(Self(config.create()?))
+        Ok(Self(config.create_with_context(Quiet)?))
     }
 }
 

@@ -12,8 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
-use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
@@ -24,6 +22,7 @@ use crate::authorize::ids::{Topic, UnixMillis};
 use crate::config::KafkaProperties;
 use crate::stream::clock::{Clock as _, SystemClock};
 use crate::stream::freshness::{Freshness, Instants};
+use crate::stream::kafka::client::{self, reports_to_the_log};
 use crate::telemetry::Telemetry;
 use crate::telemetry::events::{SignalPublished, SignalsHeldUp};
 use crate::wire::signal::{self, Heartbeat, Said, Signal};
@@ -103,7 +102,7 @@ impl Publisher {
         telemetry: Telemetry,
         reached: Reached,
     ) -> Result<Self, PublisherError> {
-        let producer = client(properties).create_with_context(Answers::default())?;
+        let producer = producer(properties)?;
         let (sender, told) = mpsc::channel();
         let mut work = Work {
             producer,
@@ -156,27 +155,21 @@ impl Drop for Publisher {
     }
 }
 
-fn client(properties: &KafkaProperties) -> ClientConfig {
-    let mut client = ClientConfig::new();
-    client.set("client.id", "countersign").set("log.connection.close", "false");
-    for (name, value) in properties.iter() {
-        client.set(name, value);
-    }
+fn producer(properties: &KafkaProperties) -> Result<BaseProducer<Answers>, KafkaError> {
     // Sent at once, kept in order within a partition, and answered by all replicas.
-    client
+    client::settings(properties, &[])
         .set("linger.ms", "0")
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .set("message.timeout.ms", "10000")
-        .set("allow.auto.create.topics", "false");
-    client
+        .create_with_context(Answers::default())
 }
 
 /// What became of the signals that were sent, by their number. Heartbeats have none.
 #[derive(Default)]
 struct Answers(Mutex<Vec<(u64, Result<(), KafkaError>)>>);
 
-impl ClientContext for Answers {}
+reports_to_the_log!(Answers);
 
 impl ProducerContext for Answers {
     type DeliveryOpaque = Box<Option<u64>>;

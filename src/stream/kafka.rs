@@ -3,6 +3,7 @@
 
 mod aside;
 mod callbacks;
+pub mod client;
 mod convert;
 mod fault;
 mod left_over;

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
@@ -12,6 +11,7 @@ use rdkafka::topic_partition_list::{Offset as Start, TopicPartitionList};
 
 use crate::authorize::ids::{Coordinates, Offset, Partition, Topic};
 use crate::config::KafkaProperties;
+use crate::stream::kafka::client::{self, Quiet};
 
 /// How long one poll waits: a stop takes no longer.
 const POLL: Duration = Duration::from_millis(200);
@@ -30,7 +30,7 @@ pub(super) struct Read {
 }
 
 pub(super) struct Reader {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Quiet>,
     topic: Topic,
     /// How many of its partitions are read; 0 until it has been seen.
     partitions: i32,
@@ -41,16 +41,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(properties: &KafkaProperties, group: &str, topic: Topic) -> Result<Self, KafkaError> {
-        let mut config = ClientConfig::new();
-        config
-            .set("client.id", "countersign")
-            .set("log.connection.close", "false")
-            .set("reconnect.backoff.ms", "50")
-            .set("reconnect.backoff.max.ms", "1000")
-            .set("allow.auto.create.topics", "false");
-        for (name, value) in properties.iter() {
-            config.set(name, value);
-        }
+        let mut config = client::settings(properties, &[]);
         config
             // Needed by the client; nothing is joined and nothing is committed.
             .set("group.id", group)
@@ -63,7 +54,7 @@ impl Reader {
             .set("fetch.wait.max.ms", "100")
             .set("fetch.error.backoff.ms", "50");
         Ok(Self {
-            consumer: config.create()?,
+            consumer: config.create_with_context(Quiet)?,
             topic,
             partitions: 0,
             behind: BTreeSet::new(),

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -12,6 +11,7 @@ use super::view::View;
 use crate::authorize::record::Record;
 use crate::config::KafkaProperties;
 use crate::stream::freshness::Instants;
+use crate::stream::kafka::client::{self, Quiet};
 use crate::stream::kafka::record;
 use crate::stream::log::TopicPartition;
 
@@ -22,12 +22,12 @@ const SILENT_AFTER: Duration = Duration::from_secs(15);
 const SEEK_WITHIN: Duration = Duration::from_secs(1);
 
 /// The consumer.
-pub(super) struct Reader(BaseConsumer);
+pub(super) struct Reader(BaseConsumer<Quiet>);
 
 impl Reader {
     /// A consumer that reads nothing yet. No broker is asked for anything.
     pub(super) fn new(properties: &KafkaProperties, group: &str) -> Result<Self, KafkaError> {
-        let mut config = client(properties);
+        let mut config = client::settings(properties, &[]);
         config
             // Needed by the client; nothing is joined and nothing is committed.
             .set("group.id", group)
@@ -39,7 +39,7 @@ impl Reader {
             .set("auto.offset.reset", "error")
             .set("fetch.wait.max.ms", "100")
             .set("fetch.error.backoff.ms", "50");
-        Ok(Self(config.create()?))
+        Ok(Self(config.create_with_context(Quiet)?))
     }
 
     /// Reads these partitions too, each from its beginning.
@@ -74,19 +74,4 @@ impl Reader {
             Some(Err(error)) => Err(error),
         }
     }
-}
-
-/// What every client here is told: a person's properties, and short waits.
-pub(super) fn client(properties: &KafkaProperties) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config
-        .set("client.id", "countersign")
-        .set("log.connection.close", "false")
-        .set("reconnect.backoff.ms", "50")
-        .set("reconnect.backoff.max.ms", "1000")
-        .set("allow.auto.create.topics", "false");
-    for (name, value) in properties.iter() {
-        config.set(name, value);
-    }
-    config
 }

@@ -5,15 +5,14 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::ClientContext;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
-use super::reader::client;
 use crate::authorize::ids::{Offset, Partition, Topic};
 use crate::config::KafkaProperties;
 use crate::stream::freshness::Instants;
+use crate::stream::kafka::client::{self, reports_to_the_log};
 use crate::stream::log::TopicPartition;
 
 /// How long one question about a topic may take: while it waits, nothing is read.
@@ -46,11 +45,7 @@ pub(super) struct Answer {
 #[derive(Default)]
 struct Answers(Mutex<Vec<Answer>>);
 
-impl ClientContext for Answers {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka client of control topics");
-    }
-}
+reports_to_the_log!(Answers);
 
 impl ProducerContext for Answers {
     type DeliveryOpaque = Box<(Written, Instants)>;
@@ -130,7 +125,7 @@ impl Writer {
 }
 
 fn make(properties: &KafkaProperties) -> Result<BaseProducer<Answers>, KafkaError> {
-    client(properties)
+    client::settings(properties, &[])
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .set("linger.ms", "0")

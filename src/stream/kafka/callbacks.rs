@@ -4,14 +4,15 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::ProducerContext;
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientConfig, ClientContext};
 
+use super::client::{Quiet, reports_to_the_log};
 use super::convert::partitions_of;
 use crate::authorize::ids::Offset;
 use crate::stream::log::{Event, Refusal, Tag};
@@ -34,36 +35,14 @@ impl Membership {
     }
 }
 
-impl ClientContext for Membership {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
-        log_line(level, fac, message);
-    }
-    fn error(&self, error: KafkaError, reason: &str) {
-        error_line(&error, reason);
-    }
-}
-
-/// What reads beside the group has nothing to leave word of.
-#[derive(Clone, Copy)]
-pub(super) struct Beside;
-
-impl ClientContext for Beside {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
-        log_line(level, fac, message);
-    }
-    fn error(&self, error: KafkaError, reason: &str) {
-        error_line(&error, reason);
-    }
-}
-
-impl ConsumerContext for Beside {}
+reports_to_the_log!(Membership, Reports);
 
 /// A reader that never joins the group.
-pub(super) type Reader = BaseConsumer<Beside>;
+pub(super) type Reader = BaseConsumer<Quiet>;
 
 /// That reader, by its settings.
 pub(super) fn reader(config: &ClientConfig) -> KafkaResult<Reader> {
-    config.create_with_context(Beside)
+    config.create_with_context(Quiet)
 }
 
 impl ConsumerContext for Membership {
@@ -126,15 +105,6 @@ pub(super) struct Reported {
 impl Reports {
     pub(super) fn lock(&self) -> MutexGuard<'_, Reported> {
         lock(&self.0)
-    }
-}
-
-impl ClientContext for Reports {
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
-        log_line(level, fac, message);
-    }
-    fn error(&self, error: KafkaError, reason: &str) {
-        error_line(&error, reason);
     }
 }
 
@@ -209,20 +179,4 @@ pub(super) fn unpack(opaque: usize) -> Tag {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is inside is replaced whole, never half: a panic elsewhere leaves it usable.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn log_line(level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
-    use rdkafka::config::RDKafkaLogLevel as Level;
-    match level {
-        Level::Emerg | Level::Alert | Level::Critical | Level::Error => {
-            tracing::warn!(target: "librdkafka", fac, "{message}");
-        }
-        Level::Warning | Level::Notice => tracing::info!(target: "librdkafka", fac, "{message}"),
-        Level::Info | Level::Debug => tracing::debug!(target: "librdkafka", fac, "{message}"),
-    }
-}
-
-/// What a client reports of its own accord; where it matters to a call, that call fails too.
-fn error_line(error: &KafkaError, reason: &str) {
-    tracing::debug!(%error, reason, "kafka client");
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
 
+use super::client;
 use crate::authorize::ids::Topic;
 use crate::config::{Delivery, KafkaProperties};
 
@@ -44,24 +45,6 @@ impl KafkaSettings {
     /// What every transactional id of this group begins with.
     pub fn writer_prefix(&self) -> String {
         writer_prefix(&self.group)
-    }
-
-    /// Defaults, which a person's properties override; what must hold is set after them.
-    fn base(&self, defaults: &[(&str, &str)]) -> ClientConfig {
-        let mut config = ClientConfig::new();
-        config
-            .set("client.id", "countersign")
-            .set("log.connection.close", "false")
-            .set("reconnect.backoff.ms", "50")
-            .set("reconnect.backoff.max.ms", "1000")
-            .set("allow.auto.create.topics", "false");
-        for (name, value) in defaults {
-            config.set(*name, *value);
-        }
-        for (name, value) in self.properties.iter() {
-            config.set(name, value);
-        }
-        config
     }
 
     /// The member of the group: a dead lane's partitions wait for [`SESSION`].
@@ -124,7 +107,7 @@ impl KafkaSettings {
             ],
             more,
         ];
-        let mut config = self.base(&defaults.concat());
+        let mut config = client::settings(&self.properties, &defaults.concat());
         config
             .set("group.id", &self.group)
             .set("isolation.level", isolation)
@@ -141,8 +124,8 @@ impl KafkaSettings {
     /// broker still writing markers and waits 100 ms. Records linger until they fill a batch or their transaction ends, which
     /// sends them whatever the linger is: with a short one, a lane that decides a record in 100 us sends a batch for each.
     pub fn producer(&self, id: &str) -> ClientConfig {
-        let mut config =
-            self.base(&[("linger.ms", "500"), ("retry.backoff.ms", "1"), ("retry.backoff.max.ms", "100")]);
+        let defaults = [("linger.ms", "500"), ("retry.backoff.ms", "1"), ("retry.backoff.max.ms", "100")];
+        let mut config = client::settings(&self.properties, &defaults);
         config.set("enable.idempotence", "true");
         if let Some((smallest, largest)) = self.batch_bytes {
             config.set("batch.size", smallest.clamp(1, LARGEST_BATCH).to_string());
