@@ -40,10 +40,63 @@ impl Stage {
 pub struct Locating {
     /// Not asked again before this time.
     pub not_before: Duration,
-    /// Whether the writers of the last position have been fenced already.
-    pub fenced: bool,
+    /// Set since the position is not settled and the writers of the last one have been fenced.
+    pub unsettled: Option<Unsettled>,
     /// How often the position was missing although the partition had been worked on.
     pub missing: u32,
+}
+
+/// A position that is still not settled although everybody who is known to have written it has been fenced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unsettled {
+    /// When they were fenced.
+    since: Duration,
+    /// When it was last said that nobody settles it.
+    told: Option<Duration>,
+}
+
+/// By then what was fenced has ended: a position that is unsettled for longer is asked for alone, since no answer comes for any that
+/// is asked for with it.
+const FENCED: Duration = Duration::from_secs(3);
+/// Between two questions for such a position, each of which may be waited for in vain; and once it was said that nobody settles it.
+const UNSETTLED_PAUSE: Duration = Duration::from_secs(1);
+const FORGOTTEN_PAUSE: Duration = Duration::from_secs(5);
+/// A position that is unsettled for so long, longer than any gate's transaction may be open, does not settle by itself. It is
+/// said as often.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+
+impl Unsettled {
+    /// Whether it is time to say that nobody settles it.
+    pub fn is_forgotten(&self, now: Duration) -> bool {
+        now.saturating_sub(self.told.unwrap_or(self.since)) >= FORGOTTEN
+    }
+
+    /// Whether that has been said.
+    pub fn is_told(&self) -> bool {
+        self.told.is_some()
+    }
+
+    fn is_alone(&self, now: Duration) -> bool {
+        now.saturating_sub(self.since) >= FENCED
+    }
+}
+
+impl Locating {
+    /// Whether its position is asked for alone.
+    pub fn is_alone(&self, now: Duration) -> bool {
+        self.unsettled.is_some_and(|unsettled| unsettled.is_alone(now))
+    }
+
+    /// The position is not settled, although everybody who is known to have written it was fenced.
+    pub fn still_unsettled(&mut self, now: Duration) {
+        let unsettled = self.unsettled.get_or_insert(Unsettled { since: now, told: None });
+        if unsettled.is_forgotten(now) {
+            unsettled.told = Some(now);
+        }
+        if unsettled.is_alone(now) {
+            self.not_before = now + if unsettled.is_told() { FORGOTTEN_PAUSE } else { UNSETTLED_PAUSE };
+        }
+    }
 }
 
 /// The reading of what is remembered of a partition.

@@ -387,20 +387,22 @@ impl Log for MemoryLog {
     ) -> Result<BTreeMap<TopicPartition, Committed>, LogError> {
         self.fault("committed", READS)?;
         let inner = self.cluster.0.borrow();
+        let is_unsettled = |of: &TopicPartition| {
+            inner.unsettled.contains(of)
+                || inner.open.values().any(|open| open.marks.iter().any(|mark| mark.of == *of))
+        };
+        // One that is not settled keeps the answer for all of them.
+        if partitions.iter().any(is_unsettled) {
+            self.clock.sleep(wait);
+            return Ok(partitions.iter().map(|of| (of.clone(), Committed::Unsettled)).collect());
+        }
         let answer = partitions.iter().map(|of| {
-            let unsettled = inner.open.values().any(|open| open.marks.iter().any(|mark| mark.of == *of));
-            let committed = match inner.committed.get(of) {
-                _ if unsettled => Committed::Unsettled,
-                Some((position, metadata)) => Committed::At(*position, metadata.clone()),
-                None => Committed::Missing,
-            };
+            let committed = inner.committed.get(of);
+            let committed =
+                committed.map_or(Committed::Missing, |(at, text)| Committed::At(*at, text.clone()));
             (of.clone(), committed)
         });
-        let answer: BTreeMap<_, _> = answer.collect();
-        if answer.values().any(|committed| *committed == Committed::Unsettled) {
-            self.clock.sleep(wait);
-        }
-        Ok(answer)
+        Ok(answer.collect())
     }
 
     fn unsettled_metadata(&mut self, partitions: &[TopicPartition]) -> Result<Vec<String>, LogError> {

@@ -106,18 +106,33 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
         }
     }
 
-    /// Asks for the stable committed positions.
+    /// Asks for the stable committed positions: for all that are due together, and for one of those that have long been unsettled.
     fn locate(&mut self) -> Result<(), LogError> {
         let now = self.clock.elapsed();
-        let due = self.stages(|stage| matches!(stage, Stage::Locating(search) if search.not_before <= now));
+        let due = |stage: &Stage, is_alone: bool| match stage {
+            Stage::Locating(search) => search.not_before <= now && search.is_alone(now) == is_alone,
+            _ => false,
+        };
+        let together = self.stages(|stage| due(stage, false));
+        let next = |of: &TopicPartition| match self.owned.get(of).map(|owned| &owned.stage) {
+            Some(Stage::Locating(search)) => search.not_before,
+            _ => now,
+        };
+        let alone = self.stages(|stage| due(stage, true)).into_iter().min_by_key(next);
+        self.locate_all(together)?;
+        self.locate_all(alone.into_iter().collect())
+    }
+
+    fn locate_all(&mut self, due: Vec<TopicPartition>) -> Result<(), LogError> {
         if due.is_empty() {
             return Ok(());
         }
+        let now = self.clock.elapsed();
         let answers = due.iter().filter_map(|of| self.answers_of(of));
         let asked: Vec<TopicPartition> = due.iter().cloned().chain(answers).collect();
         let mut committed = self.log.committed(&asked, ORPHAN_PATIENCE)?;
         let own = self.log.writers();
-        let mut orphaned = Vec::new();
+        let mut unsettled = Vec::new();
         let mut probes = Vec::new();
         for of in due {
             // One transaction sends both positions, so what holds back one holds back the other.
@@ -126,17 +141,16 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 _ => None,
             };
             let Some(committed) = committed.remove(&of) else { continue };
+            if committed != Committed::Unsettled {
+                self.settled(&of);
+            }
             let Some(owned) = self.owned.get_mut(&of) else { continue };
             let stands =
                 matches!(&committed, Committed::At(position, text) if owned.stands_at(*position, text));
-            let Stage::Locating(search) = &mut owned.stage else { continue };
+            let Stage::Locating(search) = &owned.stage else { continue };
             let missing = search.missing;
             match committed {
-                Committed::Unsettled if search.fenced => {}
-                Committed::Unsettled => {
-                    search.fenced = true;
-                    orphaned.push(of);
-                }
+                Committed::Unsettled => unsettled.push(of),
                 // The memory stands exactly there: nothing happened since.
                 Committed::At(position, _) if stands => {
                     self.log.resume_at(&of, position)?;
@@ -169,9 +183,7 @@ impl<L: Log, D: Decider, C: Clock> Lane<L, D, C> {
                 Committed::Missing => probes.push((of, None, missing)),
             }
         }
-        if !orphaned.is_empty() {
-            self.fence_orphans(&orphaned)?;
-        }
+        self.end_unsettled(&unsettled)?;
         self.probe(probes)
     }
 

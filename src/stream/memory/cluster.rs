@@ -27,6 +27,8 @@ pub(super) struct Inner {
     pub(super) epochs: BTreeMap<String, u64>,
     pub(super) open: BTreeMap<String, Transaction>,
     pub(super) committed: BTreeMap<TopicPartition, (Position, String)>,
+    /// Whose positions are held back by a transaction that nobody can end.
+    pub(super) unsettled: BTreeSet<TopicPartition>,
     pub(super) members: BTreeMap<usize, Member>,
     /// Partitions that are given to a member as soon as another has given them up.
     pub(super) promised: BTreeMap<TopicPartition, usize>,

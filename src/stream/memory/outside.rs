@@ -73,6 +73,15 @@ impl Cluster {
         }
     }
 
+    /// Whether a transaction that the broker has forgotten keeps a partition's committed position from being settled.
+    pub(in crate::stream) fn unsettle(&self, of: &TopicPartition, is_unsettled: bool) {
+        let unsettled = &mut self.0.borrow_mut().unsettled;
+        match is_unsettled {
+            true => unsettled.insert(of.clone()),
+            false => unsettled.remove(of),
+        };
+    }
+
     /// The committed records of a partition from an offset on, and where the next look begins.
     pub(in crate::stream) fn read_on(&self, of: &TopicPartition, from: usize) -> (Vec<Record>, usize) {
         let inner = self.0.borrow();
