@@ -33,6 +33,19 @@ fn settings(broker: &Broker, topic: &str) -> KafkaSettings {
     }
 }
 
+/// Joins the group and waits for the first partitions.
+fn gain(log: &mut KafkaLog) -> Vec<TopicPartition> {
+    log.join().expect("the lane joins");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        assert!(Instant::now() < deadline, "no partition");
+        match log.poll(Duration::from_millis(50)).expect("a working client") {
+            Event::Assigned(had) if !had.is_empty() => return had,
+            _ => {}
+        }
+    }
+}
+
 #[test]
 fn a_partition_just_gained_is_read_from_where_the_lane_says() {
     const PARTITIONS: i32 = 16;
@@ -74,19 +87,12 @@ fn a_client_that_the_group_has_given_up_sends_no_position() {
     settings.properties.set("max.poll.interval.ms", "6000");
     settings.properties.set("session.timeout.ms", "6000");
     let mut log = KafkaLog::new(settings).expect("clients");
-    log.join().expect("the lane joins");
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let had = loop {
-        assert!(Instant::now() < deadline, "no partition");
-        match log.poll(Duration::from_millis(50)).expect("a working client") {
-            Event::Assigned(had) if !had.is_empty() => break had,
-            _ => {}
-        }
-    };
+    let had = gain(&mut log);
     let marks = [Mark { of: had[0].clone(), position: Position(7), metadata: String::new() }];
     log.begin().expect("a transaction");
     log.hand_over(&marks).expect("a member's positions");
     log.finish().expect("they are committed");
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !log.has_left() {
         assert!(Instant::now() < deadline, "the group gives nobody up");
         sleep(Duration::from_millis(50));
@@ -109,17 +115,6 @@ fn a_lane_that_another_of_its_name_throws_out_hears_that_all_is_lost() {
     };
     let topic = broker.create_topic("thrown-out", 6, &[]);
     let named = KafkaSettings { member: Some("one-0".to_owned()), ..settings(broker, &topic) };
-    let gain = |log: &mut KafkaLog| {
-        log.join().expect("the lane joins");
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            assert!(Instant::now() < deadline, "no partition");
-            match log.poll(Duration::from_millis(50)).expect("a working client") {
-                Event::Assigned(had) if !had.is_empty() => return had,
-                _ => {}
-            }
-        }
-    };
     let mut older = KafkaLog::new(named.clone()).expect("clients");
     let mut had = gain(&mut older);
     had.sort();
