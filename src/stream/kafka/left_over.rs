@@ -23,7 +23,7 @@ const REST: Duration = Duration::from_secs(60);
 /// How long one request about the group may take.
 pub(super) const ASKED: Duration = Duration::from_secs(2);
 /// No rebalance is under way.
-const STABLE: &str = "Stable";
+pub(super) const STABLE: &str = "Stable";
 
 /// A look at the group: the members that are there, what each of them has, and what nobody has.
 #[derive(Debug, Clone, PartialEq, Eq)]

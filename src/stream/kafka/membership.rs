@@ -10,7 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use super::KafkaLog;
 use super::callbacks::Membership;
 use super::fault::{fatal, retriable, rewind};
-use super::left_over::ASKED;
+use super::left_over::{ASKED, STABLE};
 use super::settings::SESSION;
 use super::unreadable::is_damage;
 use crate::authorize::ids::Topic;
@@ -18,8 +18,8 @@ use crate::stream::kafka_ffi;
 use crate::stream::log::{Cause, Event, LogError, ProducerFate, TopicPartition};
 
 const CALL: &str = "poll";
-/// So long another may have this lane's name and yet be none: what nobody speaks for leaves the group at the end of its session,
-/// and a gate that is there stays.
+/// So long another may have this lane's name and yet be none: what nobody speaks for leaves a group that stands at the end of its
+/// session, and a gate that is there stays. While a group changes, or its coordinator is silent, nobody is made to leave.
 const GHOST: Duration = SESSION.saturating_add(Duration::from_secs(4));
 /// Between two looks at who has the name, at least.
 const PACE: Duration = Duration::from_millis(100);
@@ -33,8 +33,25 @@ const UNIQUE: usize = 36;
 pub(super) struct Namesakes {
     /// The member ids that it has had, the newest last.
     ids: VecDeque<String>,
-    /// What the group has said when it took another for this lane, and when, until it is settled who that is.
-    doubt: Option<(String, Instant)>,
+    /// Since the group took another for this lane, until it is settled who that is.
+    doubt: Option<Doubt>,
+}
+
+struct Doubt {
+    /// What the group has said.
+    detail: String,
+    /// The id of another with this lane's name, and since when the group has stood with it.
+    other: Option<(String, Instant)>,
+}
+
+impl Doubt {
+    /// The group stands with that other in it, or there is none to be seen. For how long it has been this one.
+    fn sees(&mut self, other: Option<&str>, now: Instant) -> Duration {
+        let since =
+            self.other.take().filter(|(id, _)| Some(id.as_str()) == other).map_or(now, |(_, since)| since);
+        self.other = other.map(|id| (id.to_owned(), since));
+        now.saturating_duration_since(since)
+    }
 }
 
 impl Namesakes {
@@ -55,12 +72,18 @@ impl Namesakes {
         self.doubt = None;
     }
 
-    /// Whether one of a group's members has `name` and is not known to be this lane.
-    fn has<'m>(&self, name: &str, mut members: impl Iterator<Item = &'m String>) -> bool {
-        members.any(|id| {
+    /// The one of a group's members that has `name` and is not known to be this lane.
+    fn other<'m>(&self, name: &str, mut members: impl Iterator<Item = &'m String>) -> Option<&'m String> {
+        members.find(|id| {
             let unique = id.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
             unique.is_some_and(|unique| unique.len() == UNIQUE) && !self.ids.contains(id)
         })
+    }
+
+    /// The other with this name has been seen again, or nothing has. The group's words, once that one is sure to stay.
+    fn stays(&mut self, other: Option<&str>) -> Option<String> {
+        let seen = self.doubt.as_mut()?.sees(other, Instant::now());
+        self.doubt.take_if(|_| seen > GHOST).map(|doubt| doubt.detail)
     }
 }
 
@@ -94,7 +117,7 @@ impl KafkaLog {
     /// another: the old one is of no more use, and what the lane still took for its own it would have assigned to the new one by hand.
     fn doubt(&mut self, detail: String) -> Result<Event, LogError> {
         self.namesakes.is_called(kafka_ffi::member_id(self.consumer.client()));
-        self.namesakes.doubt = Some((detail, Instant::now()));
+        self.namesakes.doubt = Some(Doubt { detail, other: None });
         let consumer = self
             .settings
             .consumer()
@@ -119,15 +142,15 @@ impl KafkaLog {
     pub(super) fn settle_name(&mut self, wait: Duration) -> Result<Event, LogError> {
         let name = self.settings.member.clone().unwrap_or_default();
         let Some(group) = kafka_ffi::group(self.consumer.client(), &self.settings.group, ASKED) else {
+            self.namesakes.stays(None);
             return Err(LogError::Retriable(Cause {
                 call: "list the group",
                 detail: format!("no broker says who is called `{name}`"),
             }));
         };
-        if self.namesakes.has(&name, group.members.iter().map(|(id, _)| id)) {
-            let ended =
-                |(_, since): &mut (String, Instant)| self.settings.is_first && since.elapsed() > GHOST;
-            if let Some((detail, _)) = self.namesakes.doubt.take_if(ended) {
+        if let Some(other) = self.namesakes.other(&name, group.members.iter().map(|(id, _)| id)) {
+            let other = (group.state == STABLE && self.settings.is_first).then_some(other.as_str());
+            if let Some(detail) = self.namesakes.stays(other) {
                 return Err(LogError::Fatal(Cause { call: CALL, detail }));
             }
             std::thread::sleep(wait.max(PACE));
@@ -154,10 +177,24 @@ mod tests {
         namesakes.is_called(Some(id("one-0", 1)));
         namesakes.is_called(Some(id("one-0", 2)));
         let others = [id("one-1", 3), id("one-0-0", 3), id("two-0", 3), "rdkafka-1".to_owned()];
-        assert!(!namesakes.has("one-0", others.iter()));
-        assert!(!namesakes.has("one-0", [id("one-0", 1)].iter()), "an id that it has had");
-        assert!(namesakes.has("one-0", [id("one-1", 3), id("one-0", 3)].iter()));
-        assert!(!namesakes.has("one-0", [].iter()));
+        assert_eq!(namesakes.other("one-0", others.iter()), None);
+        assert_eq!(namesakes.other("one-0", [id("one-0", 1)].iter()), None, "an id that it has had");
+        let listed = [id("one-1", 3), id("one-0", 3)];
+        assert_eq!(namesakes.other("one-0", listed.iter()), Some(&listed[1]));
+        assert_eq!(namesakes.other("one-0", [].iter()), None);
+    }
+
+    #[test]
+    fn another_stays_only_if_it_is_the_same_one_while_the_group_stands() {
+        let mut doubt = Doubt { detail: String::new(), other: None };
+        let began = Instant::now();
+        let mut seen = |other, at: u64| doubt.sees(other, began + Duration::from_secs(at)).as_secs();
+        assert_eq!(seen(Some("x"), 5), 0);
+        assert_eq!(seen(Some("x"), 14), 9);
+        assert_eq!(seen(None, 15), 0, "a coordinator that is silent, or a group that changes");
+        assert_eq!(seen(Some("x"), 16), 0);
+        assert_eq!(seen(Some("y"), 30), 0, "a ghost of its own has come after another");
+        assert_eq!(seen(Some("y"), 41), 11);
     }
 
     #[test]
