@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::authorize::ids::{Coordinates, Offset, Partition, Topic, UnixMillis};
-use crate::authorize::limits::MAX_MAPPED_BYTES;
+use crate::authorize::limits::{MAX_MAPPED_BYTES, MAX_MAPPED_VALUE_BYTES};
 use crate::authorize::record::Header;
 use crate::authorize::record::TimestampType;
 
@@ -203,6 +203,45 @@ fn ordinary_lists_pass_and_every_function_and_macro_works() {
         let found = mapping(expression, RESOURCE).resolve(&record(value.as_bytes()), &NOTHING);
         assert_eq!(found.unwrap().action.name, "ok", "{expression}");
     }
+}
+
+#[test]
+fn what_a_value_could_make_run_long_is_refused_before_it_is_evaluated() {
+    let numbers = json!({"xs": (0..100_000).collect::<Vec<u32>>(), "s": "a"}).to_string();
+    let fat = json!({"xs": vec!["a".repeat(10); 1000], "s": "a".repeat(500_000)}).to_string();
+    let wide = json!({"xs": vec![json!([]); 30_000], "s": vec![json!([]); 100_000]}).to_string();
+    let refused = |expression: &str, value: &str| {
+        let denial = mapping(expression, RESOURCE).resolve(&record(value.as_bytes()), &NOTHING).unwrap_err();
+        assert_eq!(denial.reason, Reason::RequestUnmapped, "{expression}");
+        assert!(denial.detail.contains("could take too long"), "{expression}: {}", denial.detail);
+    };
+    for expression in [
+        "value.xs.all(x, value.xs.exists(y, y == x)) ? 'a' : 'b'",
+        "value.xs.all(x, !(x in value.xs) || x == x) ? 'a' : 'b'",
+        "value.xs.map(x, value.xs.map(y, value.xs.map(z, [x, y, z])))[0][0][0]",
+        "value.xs.map(x, value.xs).map(l, l.map(m, m))[0]",
+        "value.xs.all(x, value.s.contains(string(x) + 'b') || true) ? 'a' : 'b'",
+        "value.xs.filter(x, key.matches('(a|b|c|d){100}[a-z]{100}')).map(x, 'a')[0]",
+        "value.xs.all(x, value.s - x == 1) ? 'a' : 'b'",
+        "value.xs.all(x, value[x] == 1) ? 'a' : 'b'",
+    ] {
+        for value in [&numbers, &fat, &wide] {
+            refused(expression, value);
+        }
+    }
+    for expression in [
+        "[value.s].map(x, x + x).map(x, x + x).map(x, x + x).map(x, x + x).map(x, x + x).map(x, x + x)[0]",
+        "[value.s].map(x, x + x).map(x, x + x + x + x + x + x + x + x).map(x, x + x + x + x + x + x + x + x)[0]",
+    ] {
+        for value in [&fat, &wide] {
+            refused(expression, value);
+        }
+    }
+    let large = format!("\"{}\"", "a".repeat(MAX_MAPPED_VALUE_BYTES));
+    assert_eq!(
+        reason(mapping("value", RESOURCE).resolve(&record(large.as_bytes()), &NOTHING)),
+        Reason::RequestUnmapped
+    );
 }
 
 #[test]
